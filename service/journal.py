@@ -1,0 +1,65 @@
+"""What happened, told once: an event and its facts, for the log, the metrics and whoever else listens.
+
+An event is a constant in `EVENTS`, which says what it means and how loudly it is logged. Facts are plain values under
+the names of the contract: `id`, `recipient`, `host`, `site`, `phase`, `code`, `attempt`, `delay`, ...
+Passwords and message content are never facts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final, Literal
+
+Level = Literal["debug", "info", "warning", "error"]
+Listener = Callable[[str, dict[str, object]], None]
+
+EVENTS: Final[dict[str, Level]] = {
+    # the daemon's life
+    "started": "info",
+    "draining": "info",
+    "stopped": "info",
+    "reloaded": "info",
+    "reload_failed": "error",
+    "store_failed": "error",
+    "store_recovered": "info",
+    "unhandled_error": "error",
+    # a job's life
+    "job_accepted": "info",  # id, name, sender, recipients, size
+    "job_rejected": "warning",  # name, why
+    "job_known": "info",  # id, name: the same file or key again, not sent again
+    "job_finished": "info",  # id, name, state
+    "file_stuck": "error",  # name, why: accepted or rejected, but cannot be moved or removed
+    "result_failed": "error",  # name, why: a result file could not be written yet
+    # an attempt's life
+    "attempt_started": "info",  # id, site, attempt, recipients
+    "step": "debug",  # id, host, phase, seconds: one link of the chain has been gone through
+    "attempt_failed": "debug",  # id, host, phase, code, text: one host did not serve us
+    "delivered": "info",  # id, recipient, host, code, text, attempt
+    "deferred": "info",  # id, recipient, host, phase, code, text, attempt, delay
+    "failed": "warning",  # id, recipient, host, phase, code, text, attempt
+    "bounced": "info",  # id, report (the bounce's own id or ""), recipients
+    "warned": "info",  # id, report, recipients
+    "in_doubt": "warning",  # id, host, recipients, decision: the final dot is out, the answer never came
+    # a site's life
+    "connected": "debug",  # site, host, tls
+    "disconnected": "debug",  # site, host, messages
+    "site_resting": "warning",  # site, host, phase, code, text, delay
+    "site_back": "info",  # site
+}
+
+
+class Journal:
+    """Tells each listener, in order, of each event."""
+
+    def __init__(self, *listeners: Listener) -> None:
+        self._listeners = list(listeners)
+
+    def add(self, listener: Listener) -> None:
+        """Tell `listener` of everything from now on."""
+        self._listeners.append(listener)
+
+    def tell(self, event: str, **facts: object) -> None:
+        """Tell of `event`, one of `EVENTS`."""
+        assert event in EVENTS, f"{event} is no event of the journal"  # noqa: S101 (a slip of ours, found by any test)
+        for listener in self._listeners:
+            listener(event, facts)

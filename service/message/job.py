@@ -1,0 +1,32 @@
+"""A job: what an application asked for, checked, and its content ready for the wire."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import msgspec
+
+InDoubt = Literal["retry", "hold"]
+
+
+class Job(msgspec.Struct, frozen=True, kw_only=True):
+    """One message for one or more recipients.
+
+    `sender` and `recipients` are checked addresses as they were written (`sender` is "" for the null sender);
+    `recipients` holds no address twice. `content` is the message ready for the wire but for dot-stuffing: every line
+    ends in CRLF, there is no bare CR or LF and no NUL, and it ends with CRLF. `not_before` is in seconds since the
+    epoch; `expires` is in seconds after acceptance; None leaves both to the configuration.
+    """
+
+    sender: str
+    recipients: tuple[str, ...]
+    content: bytes
+    not_before: float | None = None
+    expires: float | None = None
+    key: str | None = None
+    in_doubt: InDoubt = "retry"
+    tags: dict[str, Any] = {}
+
+
+class JobError(Exception):
+    """A file is no job. The message names the offender and says how to mend it; it becomes the `.why`."""

@@ -1,0 +1,199 @@
+"""The store's interface: accept, claim, settle, look. An engine a file; none of its words are SQL's.
+
+A job is ours once `accept` has fired; a recipient's outcome is known once `settle` has. Every method that returns a
+Deferred fires after the commit that makes its result durable, never before. While nothing can be committed the
+operations wait and are tried again, `healthy` is False, and nobody is told anything.
+
+All times are in seconds since the epoch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Literal, Protocol
+
+import msgspec
+from deferred.defer import Deferred
+
+from service.message.job import InDoubt, Job
+from service.message.outcome import Outcome, Phase, State
+
+JobState = Literal["queued", "held", "delivered", "failed", "partly"]
+Change = Literal["retry", "hold", "release", "remove"]
+
+
+class Source(msgspec.Struct, frozen=True):
+    """The identity of a dropped file: one whose job was committed is never taken again."""
+
+    name: str
+    inode: int
+    mtime_ns: int
+    size: int
+
+
+class Submission(msgspec.Struct, frozen=True, kw_only=True):
+    """A job on its way into the store.
+
+    `name` is what its result file is to be called, without the ending; `name_taken` tells that a result of that name
+    is on disk. `sites` has, for each recipient in order, the name of the site that its domain is routed to.
+    """
+
+    job: Job
+    name: str
+    sites: tuple[str, ...]
+    source: Source | None = None
+    name_taken: bool = False
+
+
+class Accepted(msgspec.Struct, frozen=True):
+    """What `accept` brought: the job's id; `known` where the source or the key had been accepted before."""
+
+    id: str
+    name: str
+    known: bool = False
+
+
+class Claim(msgspec.Struct, frozen=True, kw_only=True):
+    """A message for one site, ours to try until the lease ends. The recipients are those that still wait.
+
+    `attempts` counts those used up before this one. `content` is the whole content where it is small (one piece),
+    else None: then it is read a piece at a time with `Store.read`.
+    """
+
+    delivery: int
+    id: str
+    name: str
+    site: str
+    sender: str
+    recipients: tuple[str, ...]
+    attempts: int
+    accepted_at: float
+    expires_at: float | None
+    warned: bool
+    in_doubt: InDoubt
+    size: int
+    eight_bit: bool
+    pieces: int
+    content: bytes | None
+
+
+class Settlement(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of a claim: written in one transaction, with the reports (bounce, warning) that it owes.
+
+    `outcomes` has each recipient that was tried or given up, `attempts` how many are used up now, `due` when those
+    still waiting are tried again (None where none waits). `hold` keeps the rest until an operator decides.
+    """
+
+    claim: Claim
+    outcomes: tuple[Outcome, ...]
+    at: float
+    attempts: int
+    due: float | None
+    reports: tuple[Submission, ...] = ()
+    warned: bool = False
+    hold: bool = False
+
+
+class RecipientView(msgspec.Struct, frozen=True, kw_only=True):
+    """A recipient as result files and `deferd queue` show it. `at` is RFC 3339 in UTC."""
+
+    address: str
+    state: State
+    code: int | None = None
+    enhanced: str | None = None
+    text: str | None = None
+    host: str | None = None
+    phase: Phase | None = None
+    at: str | None = None
+
+
+class JobView(msgspec.Struct, frozen=True, kw_only=True):
+    """A job as result files and `deferd queue` show it (CONTRACT, Jobs). Times are RFC 3339 in UTC."""
+
+    id: str
+    name: str
+    state: JobState
+    attempts: int
+    next_attempt: str | None
+    recipients: tuple[RecipientView, ...]
+    accepted_at: str
+    finished_at: str | None
+    tags: dict[str, Any]
+
+
+class SiteBacklog(msgspec.Struct, frozen=True):
+    """A site that has waiting work: when its first message is due, and how many wait."""
+
+    site: str
+    due: float
+
+
+class Counts(msgspec.Struct, frozen=True):
+    """How much waits: jobs not finished, of them held, and when the oldest was accepted (None: none waits)."""
+
+    queued: int
+    held: int
+    oldest: float | None
+
+
+class Store(Protocol):
+    """Where jobs wait. One process claims through one instance; looks may come from any."""
+
+    @property
+    def healthy(self) -> bool:
+        """Whether the last commit succeeded."""
+
+    def accept(self, submissions: Sequence[Submission]) -> Deferred[list[Accepted]]:
+        """Take these jobs, all or none; fire when they are durable."""
+
+    def claim(self, site: str, limit: int) -> Deferred[list[Claim]]:
+        """Lease up to `limit` messages of `site` that are due, those due first."""
+
+    def backlog(self) -> list[SiteBacklog]:
+        """Each site with unclaimed, unheld work, and when its first is due; at a cost by sites, not by messages."""
+
+    def next_due(self, site: str) -> float | None:
+        """When the first unclaimed, unheld message of `site` is due; None where there is none."""
+
+    def read(self, claim: Claim, piece: int) -> Deferred[bytes]:
+        """The content's piece number `piece`, from 0."""
+
+    def settle(self, settlements: Sequence[Settlement]) -> Deferred[None]:
+        """Write what became of these claims; fire when that is durable."""
+
+    def unclaim(self, claims: Sequence[Claim]) -> Deferred[None]:
+        """Give claims back untried: due as they were, no attempt counted."""
+
+    def reroute(self, site_of: Callable[[str], str], fingerprint: str) -> Deferred[int]:
+        """Give every waiting recipient the site that `site_of(address)` names, where the routes' fingerprint is not
+        the one stored; fire with the number of messages that moved."""
+
+    def change(self, change: Change, ids: Iterable[str] | None, site: str | None) -> Deferred[int]:
+        """Retry, hold, release or remove the jobs with these ids, or of this site, or all (both None); fire with
+        how many jobs changed. Raises `UnknownJob` by its errback where an id is not in the queue."""
+
+    def show(self, id: str) -> JobView | None:
+        """One job, whether finished or not."""
+
+    def list(self, *, site: str | None = None, state: JobState | None = None, limit: int = 100) -> list[JobView]:
+        """Jobs, oldest first. Without `state`, those that are not finished."""
+
+    def count(self) -> Counts:
+        """How much waits."""
+
+    def probe(self) -> Deferred[None]:
+        """Commit something small: fires where the store can be written, fails with what is wrong where not."""
+
+    def purge(self, before: float) -> Deferred[list[str]]:
+        """Forget jobs finished before then; fire with the names of their results."""
+
+    def close(self) -> Deferred[None]:
+        """Commit what is under way and let go."""
+
+
+class UnknownJob(LookupError):
+    """No such job in the queue."""
+
+
+class StoreFailed(Exception):
+    """The store cannot be opened or written; says what and where."""

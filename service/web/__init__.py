@@ -1,0 +1,1 @@
+"""What a browser, a health check and a metrics collector see."""
