@@ -22,7 +22,8 @@ EVENTS: Final[dict[str, Level]] = {
     "reload_failed": "error",
     "store_failed": "error",
     "store_recovered": "info",
-    "unhandled_error": "error",
+    "unhandled_error": "error",  # error, detail: a bug of ours, or an errback that is missing
+    "log_dropped": "error",  # lines: how many were not written because nobody read the log
     # a job's life
     "job_accepted": "info",  # id, name, sender, recipients, size
     "job_rejected": "warning",  # name, why

@@ -1,0 +1,112 @@
+"""The log: one line an event on standard output, and never a wait for whoever reads it.
+
+Lines gather during a reactor turn and a worker thread writes them in one go. While the reader stalls they gather up to
+`MOST_LINES`; past that the newest are dropped and counted, for a daemon that delivers mail is worth more than its log.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, MutableMapping
+from datetime import UTC, datetime
+from typing import Any, Final, Literal
+
+import structlog
+
+from deferred.failure import Failure
+from deferred.interfaces import Reactor
+from service.journal import EVENTS
+
+MOST_LINES: Final = 20_000
+LEVELS: Final = {"debug": 10, "info": 20, "warning": 30, "error": 40}
+
+Facts = MutableMapping[str, Any]
+
+
+def _escape_controls(_logger: object, _method: str, facts: Facts) -> Facts:
+    """What a file's name or a server said must not steer the terminal."""
+    for name, value in facts.items():
+        if isinstance(value, str) and not value.isprintable():
+            facts[name] = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in value)
+    return facts
+
+
+def _drop_nothings(_logger: object, _method: str, facts: Facts) -> Facts:
+    """A fact that is None says nothing to a person."""
+    return {name: value for name, value in facts.items() if value is not None}
+
+
+class Log:
+    """A listener of the journal that writes lines by `write`, which may block: it is only called in a thread."""
+
+    def __init__(
+        self,
+        reactor: Reactor,
+        write: Callable[[str], object],
+        *,
+        format: Literal["json", "console"] = "json",
+        level: str = "info",
+    ) -> None:
+        self._reactor = reactor
+        self._write = write
+        self._lines: list[str] = []
+        self._writing = False
+        self._dropped = 0
+        self.configure(format, level)
+
+    def configure(self, format: Literal["json", "console"], level: str) -> None:
+        """Write in this format from now on, and nothing below this level."""
+        self._threshold = LEVELS[level]
+        self._processors: list[Callable[[object, str, Facts], Any]] = (
+            [structlog.processors.JSONRenderer()]
+            if format == "json"
+            else [_drop_nothings, _escape_controls, structlog.dev.ConsoleRenderer(colors=False)]
+        )
+
+    def __call__(self, event: str, facts: dict[str, object]) -> None:
+        """Take a line; it is written before long."""
+        level = EVENTS[event]
+        if LEVELS[level] < self._threshold:
+            return
+        if len(self._lines) >= MOST_LINES:
+            self._dropped += 1
+            return
+        self._lines.append(self._render(event, level, facts))
+        if not self._writing:
+            self._writing = True
+            self._reactor.call_soon(self._hand_over)
+
+    def _render(self, event: str, level: str, facts: dict[str, object]) -> str:
+        moment = datetime.fromtimestamp(self._reactor.wall_time(), UTC)
+        line: Any = {
+            "timestamp": moment.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+            "level": level,
+            "event": event,
+            **facts,
+        }
+        for process in self._processors:
+            line = process(None, level, line)
+        return str(line)
+
+    def _hand_over(self) -> None:
+        """Give what has gathered to a thread."""
+        if self._dropped:
+            self._lines.append(self._render("log_dropped", "error", {"lines": self._dropped}))
+            self._dropped = 0
+        if not self._lines:
+            self._writing = False
+            return
+        text = "\n".join(self._lines) + "\n"
+        self._lines = []
+        written = self._reactor.defer_to_thread(self._write, text)
+        written.add_callbacks(lambda _: self._hand_over(), self._lost)
+
+    def _lost(self, failure: Failure) -> None:
+        """The reader is gone (a closed pipe, a full disk): lines are lost, deliveries are not."""
+        failure.trap(OSError, ValueError)
+        self._writing = False
+
+    def flush(self) -> None:
+        """Write what is left at once, from this thread: for the very end only."""
+        lines, self._lines = self._lines, []
+        if lines:
+            self._write("\n".join(lines) + "\n")
