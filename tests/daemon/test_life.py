@@ -1,0 +1,99 @@
+"""Start, trouble, end: signals, crashes and a second daemon, on a real process."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable
+from typing import Any
+
+import yaml
+
+from tests.fakes.process import DaemonProcess, eventually
+from tests.fakes.relay import Relay
+
+
+def eml(n: int) -> bytes:
+    return f"From: ann@a.example\nTo: bob-{n}@b.example\nSubject: {n}\n\nNumber {n}.\n".encode()
+
+
+def test_all_arrive_though_the_daemon_is_killed_among_them(daemon: Callable[..., DaemonProcess]) -> None:
+    """SIGKILL among 500 jobs, three times over, loses none of them."""
+    jobs = 500
+    with Relay(delay=0.005) as relay:
+        process = daemon(relay).start()
+        for n in range(jobs):
+            process.drop(f"job-{n}.eml", eml(n))
+        for killed_after in (50, 150, 300):
+            eventually(lambda: len({a.recipients[0] for a in relay.arrivals}), lambda n, k=killed_after: n >= k)
+            process.kill()
+            process.start()
+        wanted = {f"bob-{n}@b.example" for n in range(jobs)}
+        eventually(lambda: {a.recipients[0] for a in relay.arrivals}, lambda seen: seen == wanted)
+        results = [process.result(f"job-{n}") for n in range(jobs)]
+    assert {result["state"] for result in results} == {"delivered"}
+    assert len(relay.arrivals) < jobs + 3 * 20 + 1  # only what was in flight at a kill may come twice
+
+
+def test_sigterm_lets_conversations_finish(daemon: Callable[..., DaemonProcess]) -> None:
+    """What is on its way when SIGTERM comes still gets its confirmation; the daemon exits with 0."""
+    with Relay(delay=0.2) as relay:
+        process = daemon(relay).start()
+        process.drop("last.eml", eml(1))
+        process.wait_for("attempt_started")
+        assert process.stop() == 0
+        assert len(relay.arrivals) == 1
+    assert process.result("last")["state"] == "delivered"
+
+
+def test_sighup_takes_the_new_configuration(daemon: Callable[..., DaemonProcess], relay: Relay) -> None:
+    """After SIGHUP mail goes where the new configuration says; what waited goes there, too."""
+    nowhere = [{"domains": ["*"], "relay": "smtp://127.0.0.1:1", "tls": "none"}]
+    process = daemon(routes=nowhere).start()
+    process.drop("early.eml", eml(1))
+    process.wait_for("site_resting")
+    process.configure({"routes": [{"domains": ["*"], "relay": f"smtp://127.0.0.1:{relay.port}", "tls": "none"}]})
+    process.signal(signal.SIGHUP)
+    process.wait_for("reloaded")
+    process.drop("late.eml", eml(2))
+    relay.wait_for(2)
+    assert process.result("early")["state"] == "delivered"
+
+
+def test_a_broken_configuration_is_refused_and_the_old_one_stays(
+    daemon: Callable[..., DaemonProcess], relay: Relay
+) -> None:
+    """SIGHUP with a broken file logs what is wrong and where, and changes nothing."""
+    process = daemon(relay).start()
+    settings: dict[str, Any] = yaml.safe_load(process.config.read_text())
+    process.config.write_text(yaml.safe_dump({**settings, "retry": {"delays": "soon"}}))
+    process.signal(signal.SIGHUP)
+    failed = process.wait_for("reload_failed")
+    assert "retry.delays" in str(failed)
+    assert str(process.config) in str(failed)
+    process.drop("after.eml", eml(1))
+    assert process.result("after")["state"] == "delivered"
+
+
+def test_a_second_daemon_on_the_same_directory_gives_up(daemon: Callable[..., DaemonProcess], relay: Relay) -> None:
+    """Two daemons on one queue would send everything twice: the second exits with 1 and names the directory."""
+    first = daemon(relay).start()
+    second = daemon(relay)
+    second.spawn()
+    assert second.wait() == 1
+    assert str(first.queue) in str(second.events)
+    first.drop("still.eml", eml(1))
+    assert first.result("still")["state"] == "delivered"
+
+
+def test_its_health_and_metrics_can_be_asked(daemon: Callable[..., DaemonProcess], relay: Relay) -> None:
+    """/healthz, /readyz and /metrics answer, and the metrics count what was done."""
+    process = daemon(relay).start()
+    process.drop("one.eml", eml(1))
+    process.result("one")
+    assert process.get("/healthz")[0] == 200
+    assert process.get("/readyz")[0] == 200
+    status, text = process.get("/metrics")
+    counted = dict(line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
+    assert status == 200
+    assert float(counted["deferd_jobs_accepted_total"]) == 1
+    assert float(counted["deferd_recipients_delivered_total"]) == 1
