@@ -61,6 +61,6 @@ class Journal:
 
     def tell(self, event: str, **facts: object) -> None:
         """Tell of `event`, one of `EVENTS`."""
-        assert event in EVENTS, f"{event} is no event of the journal"  # noqa: S101 (a slip of ours, found by any test)
+        assert event in EVENTS, f"{event} is no event of the journal"
         for listener in self._listeners:
             listener(event, facts)

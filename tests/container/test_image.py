@@ -159,7 +159,7 @@ def test_a_job_dropped_into_the_volume_arrives_and_sigterm_ends_it(
 
 
 def test_the_image_is_small_and_has_nothing_to_build_with(image: str) -> None:
-    """The image adds less than 100 MB to its base, runs as a user without rights, and holds neither compiler nor pip."""
+    """It adds less than 100 MB to its base, runs as a user without rights, and holds neither compiler nor pip."""
     facts = json.loads(engine("image", "inspect", image))[0]
     base = "docker.io/library/python:3.13-slim-bookworm"
     added = facts["Size"] - json.loads(engine("image", "inspect", base))[0]["Size"]
@@ -167,7 +167,8 @@ def test_the_image_is_small_and_has_nothing_to_build_with(image: str) -> None:
     assert facts["Config"]["User"] == "deferd"
     assert facts["Config"]["StopSignal"] in ("SIGTERM", "15")
     assert "health" in str(facts.get("HealthCheck") or facts["Config"].get("Healthcheck"))
-    look = "command -v gcc cc make; ls /opt/deferd/bin /opt/deferd/lib/python3.13/site-packages | grep -E '^(pip|setuptools|wheel)'; id -u"
+    packages = "/opt/deferd/bin /opt/deferd/lib/python3.13/site-packages"
+    look = f"command -v gcc cc make; ls {packages} | grep -E '^(pip|setuptools|wheel)'; id -u"
     container = Container(image, ["--read-only", "--entrypoint=sh"], ["-c", look])
     engine("wait", container.id)
     assert container.logs().split() == [str(UID)]
