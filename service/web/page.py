@@ -1,0 +1,166 @@
+"""The page at `/`: how the daemon fares, on one screen, readable at three in the morning on a phone.
+
+A pure function of what it is given: no script, nothing fetched from elsewhere, everything escaped.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from html import escape
+from typing import Final
+
+import msgspec
+
+from service.web.recent import Trouble
+from service.web.server import Response
+
+MOST_SITES: Final = 50
+
+
+class SiteLine(msgspec.Struct, frozen=True, kw_only=True):
+    """A site as the page shows it. `due` and `rest_until` are in seconds since the epoch."""
+
+    site: str
+    due: float | None = None
+    in_flight: int = 0
+    rest_until: float | None = None
+    why: str = ""
+
+
+class Overview(msgspec.Struct, frozen=True, kw_only=True):
+    """All that the page tells. `oldest` is since when the oldest job waits; `queued` leaves out what is held.
+
+    `wrong` is why the daemon is not at its work, "" where it is. Times are in seconds since the epoch.
+    """
+
+    version: str
+    now: float
+    hostname: str = ""
+    wrong: str = ""
+    queued: int | None = None
+    held: int | None = None
+    oldest: float | None = None
+    in_flight: int = 0
+    totals: Sequence[tuple[str, int]] = ()
+    sites: Sequence[SiteLine] = ()
+    troubles: Sequence[Trouble] = ()
+
+
+_STYLE: Final = """
+:root{color-scheme:light dark;--ink:#1a1d21;--paper:#fff;--dim:#5c6670;--line:#d5dadf;--bad:#b3261e;--good:#1a7f37}
+@media(prefers-color-scheme:dark){:root{--ink:#e4e7ea;--paper:#14171a;--dim:#98a2ac;--line:#333a41;--bad:#ff8a80;
+--good:#6fd58a}}
+*{box-sizing:border-box}
+body{margin:0 auto;max-width:60rem;padding:1rem;font:1rem/1.45 system-ui,sans-serif;color:var(--ink);
+background:var(--paper)}
+h1{font-size:1.25rem;margin:0}h2{font-size:1rem;margin:1.75rem 0 .4rem}
+p{margin:.25rem 0}.dim,small{color:var(--dim)}.bad{color:var(--bad)}.good{color:var(--good)}
+dl{display:grid;grid-template-columns:repeat(auto-fit,minmax(7.5rem,1fr));gap:.5rem;margin:1rem 0}
+dl div{border:1px solid var(--line);border-radius:.4rem;padding:.45rem .65rem}
+dt{color:var(--dim);font-size:.85rem}dd{margin:0;font-size:1.35rem;font-variant-numeric:tabular-nums}
+ul{list-style:none;margin:0;padding:0}li{border-top:1px solid var(--line);padding:.45rem 0;overflow-wrap:anywhere}
+"""
+_STYLE_HASH: Final = base64.b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode()
+_POLICY: Final = (
+    f"default-src 'none'; style-src 'sha256-{_STYLE_HASH}'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
+)
+_HEAD: Final = f"""<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta http-equiv="refresh" content="15">
+<title>{{title}}</title>
+<style>{_STYLE.replace("{", "{{").replace("}", "}}")}</style>
+</head>
+"""
+
+
+def page(view: Overview) -> Response:
+    """The overview as a page."""
+    return Response(
+        200, _html(view).encode("utf-8", "replace"), "text/html; charset=utf-8", (("Content-Security-Policy", _POLICY),)
+    )
+
+
+def _html(view: Overview) -> str:
+    waiting = "" if view.queued is None else f"{view.queued} waiting – "
+    name = f"deferd on {view.hostname}" if view.hostname else "deferd"
+    state = (
+        f'<p class="bad" role="alert"><strong>Not working: {escape(view.wrong)}</strong></p>'
+        if view.wrong
+        else '<p class="good">Working.</p>'
+    )
+    return "".join(
+        (
+            _HEAD.format(title=escape(f"{'! ' if view.wrong else ''}{waiting}{name}")),
+            f"<body>\n<header><h1>{escape(name)}</h1>\n{state}\n</header>\n<main>\n",
+            _numbers(view),
+            "<h2>Sites with mail waiting</h2>\n",
+            _list((_site(line, view.now) for line in view.sites[:MOST_SITES]), "No mail is waiting."),
+            f"<p class=dim>and {len(view.sites) - MOST_SITES} more</p>\n" if len(view.sites) > MOST_SITES else "",
+            "<h2>Last troubles</h2>\n",
+            _list((_trouble(trouble, view.now) for trouble in view.troubles), "None since the start."),
+            "</main>\n",
+            f"<footer><p><small>deferd {escape(view.version)}, {_moment(view.now)}</small></p></footer>\n",
+            "</body>\n</html>\n",
+        )
+    )
+
+
+def _numbers(view: Overview) -> str:
+    tiles: list[tuple[str, str]] = [
+        ("waiting", _count(view.queued)),
+        ("held", _count(view.held)),
+        ("in flight", str(view.in_flight)),
+        ("oldest", "–" if view.oldest is None else duration(view.now - view.oldest)),
+        *((name, str(count)) for name, count in view.totals),
+    ]
+    inner = "".join(f"<div><dt>{escape(name)}</dt><dd>{value}</dd></div>\n" for name, value in tiles)
+    return f"<dl>\n{inner}</dl>\n"
+
+
+def _count(number: int | None) -> str:
+    return "?" if number is None else str(number)
+
+
+def _list(items: Iterable[str], nothing: str) -> str:
+    inner = "".join(f"<li>{item}</li>\n" for item in items)
+    return f"<ul>\n{inner}</ul>\n" if inner else f'<p class="dim">{nothing}</p>\n'
+
+
+def _site(line: SiteLine, now: float) -> str:
+    facts = []
+    if line.rest_until is not None and line.rest_until > now:
+        facts.append(f'<span class="bad">resting for {duration(line.rest_until - now)}</span>')
+    if line.in_flight:
+        facts.append(f"{line.in_flight} in flight")
+    if line.due is not None:
+        facts.append(f"next in {duration(line.due - now)}" if line.due > now else "due now")
+    if line.why:
+        facts.append(f'<span class="dim">{escape(line.why)}</span>')
+    return f"<strong>{escape(line.site)}</strong><br>{', '.join(facts) or 'quiet'}"
+
+
+def _trouble(trouble: Trouble, now: float) -> str:
+    what = trouble.event.replace("_", " ")
+    return (
+        f"<strong>{escape(what)}</strong> {escape(trouble.subject)} "
+        f"<small>{duration(now - trouble.at)} ago</small><br>{escape(trouble.text)}"
+    )
+
+
+def _moment(at: float) -> str:
+    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+
+
+def duration(seconds: float) -> str:
+    """Seconds in words as long as a person needs: "4 s", "3 min", "5 h", "2 d"."""
+    seconds = max(0.0, seconds)
+    for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= 2 * size:
+            return f"{int(seconds // size)} {unit}"
+    return f"{int(seconds)} s"

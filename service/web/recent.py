@@ -1,0 +1,62 @@
+"""The last things that went wrong, remembered for the page."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import Final
+
+import msgspec
+
+_TROUBLES: Final = frozenset(
+    {
+        "failed",
+        "site_resting",
+        "in_doubt",
+        "job_rejected",
+        "file_stuck",
+        "result_failed",
+        "store_failed",
+        "reload_failed",
+        "unhandled_error",
+    }
+)
+
+
+class Trouble(msgspec.Struct, frozen=True):
+    """An event of the journal that somebody may have to look into. `at` is in seconds since the epoch."""
+
+    at: float
+    event: str
+    subject: str
+    text: str
+
+
+class Recent:
+    """A listener of the journal that keeps the last troubles, `size` of them."""
+
+    def __init__(self, wall_time: Callable[[], float], size: int = 20) -> None:
+        self._wall_time = wall_time
+        self._last: deque[tuple[float, str, dict[str, object]]] = deque(maxlen=size)
+
+    def __call__(self, event: str, facts: dict[str, object]) -> None:
+        """Keep it, if it is one. Nothing is put into words before somebody looks: a storm of them is cheap."""
+        if event in _TROUBLES:
+            self._last.append((self._wall_time(), event, facts))
+
+    def troubles(self) -> list[Trouble]:
+        """The last ones, newest first."""
+        return [Trouble(at, event, _subject(facts), _text(facts)) for at, event, facts in reversed(self._last)]
+
+
+def _subject(facts: dict[str, object]) -> str:
+    """Who or what it is about."""
+    parts = (facts.get(name) for name in ("id", "name", "recipient", "site", "host"))
+    return " ".join(dict.fromkeys(str(part) for part in parts if part))
+
+
+def _text(facts: dict[str, object]) -> str:
+    """What was said: the phase, the code, the words."""
+    parts = (facts.get(name) for name in ("phase", "code", "text", "why", "error", "decision"))
+    text = " ".join(str(part) for part in parts if part)
+    return text if len(text) <= 300 else f"{text[:299]}…"
