@@ -1,0 +1,341 @@
+"""The Deferred: a result that has not come yet, and what is to be done with it.
+
+    waiting --callback/errback--> running <--> waiting for another Deferred (returned by a callback), or paused
+                                     \\--> idle, with a result, until somebody adds a callback
+
+Each callback is called with what the one before returned. What one raises, or a Failure that it returns, goes to the
+next errback. A Deferred that it returns is waited for, and its result goes on in its place. Callbacks run as soon as
+there is a result: at once, inside `add_callback`, if it is there already.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Mapping
+from operator import length_hint
+from typing import TYPE_CHECKING, Any, Concatenate, Final, Generic, ParamSpec, TypeVar, overload
+
+from deferred.defer import unhandled
+from deferred.defer.errors import AlreadyCalledError, CancelledError
+from deferred.failure import Failure, failure_from
+
+if TYPE_CHECKING:
+    from deferred.interfaces import TimeSource
+
+T = TypeVar("T")
+U = TypeVar("U")
+P = ParamSpec("P")
+
+_NO_KWARGS: Final[Mapping[str, Any]] = {}
+
+
+def _hand_over(_: object) -> None:
+    """Stands, in a list of callbacks, for the Deferred that waits for the result: compared, never called."""
+
+
+class Deferred(Generic[T]):
+    """A result that has not come yet.
+
+    `called` tells whether it was fired, `result` is what the last callback returned (not there before it is fired; a
+    Deferred while that one is waited for), and `paused` counts what holds the callbacks back.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_callbacks",
+        "_canceller",
+        "_late",
+        "_record",
+        "_running",
+        "called",
+        "paused",
+        "result",
+    )
+
+    result: Any
+
+    def __init__(self, canceller: Callable[[Deferred[Any]], object] | None = None) -> None:
+        """`canceller`, called with this Deferred by `cancel`, stops what would have fired it.
+
+        It may fire the Deferred itself; if it does not, the Deferred fails with `CancelledError`.
+        """
+        self.called = False
+        self.paused = 0
+        # each is (callback, errback, args, kwargs); None instead of a function lets the result pass
+        self._callbacks: list[tuple[Any, Any, tuple[Any, ...], Mapping[str, Any]]] = []
+        self._canceller = canceller
+        self._late = False  # whether the result may still come, to be ignored, after a cancel
+        self._running = False
+        self._record: unhandled.Record | None = None
+        if unhandled.debugging:
+            self._record = unhandled.Record()
+            self._record.note_made()
+
+    @overload
+    def add_callback(
+        self, callback: Callable[Concatenate[T, P], Deferred[U]], *args: P.args, **kwargs: P.kwargs
+    ) -> Deferred[U]: ...
+    @overload
+    def add_callback(
+        self, callback: Callable[Concatenate[T, P], U], *args: P.args, **kwargs: P.kwargs
+    ) -> Deferred[U]: ...
+    def add_callback(self, callback: Callable[..., Any], *args: Any, **kwargs: Any) -> Deferred[Any]:
+        """Call `callback(result, *args, **kwargs)` when there is a result; an error passes by. Returns self."""
+        self._callbacks.append((callback, None, args, kwargs))
+        if self.called:
+            self._run()
+        return self
+
+    @overload
+    def add_errback(
+        self, errback: Callable[Concatenate[Failure, P], Failure], *args: P.args, **kwargs: P.kwargs
+    ) -> Deferred[T]: ...
+    @overload
+    def add_errback(
+        self, errback: Callable[Concatenate[Failure, P], Deferred[U]], *args: P.args, **kwargs: P.kwargs
+    ) -> Deferred[T | U]: ...
+    @overload
+    def add_errback(
+        self, errback: Callable[Concatenate[Failure, P], U], *args: P.args, **kwargs: P.kwargs
+    ) -> Deferred[T | U]: ...
+    def add_errback(self, errback: Callable[..., Any], *args: Any, **kwargs: Any) -> Deferred[Any]:
+        """Call `errback(failure, *args, **kwargs)` if there is an error; a result passes by. Returns self."""
+        self._callbacks.append((None, errback, args, kwargs))
+        if self.called:
+            self._run()
+        return self
+
+    @overload
+    def add_both(
+        self, callback: Callable[Concatenate[T | Failure, P], Deferred[U]], *args: P.args, **kwargs: P.kwargs
+    ) -> Deferred[U]: ...
+    @overload
+    def add_both(
+        self, callback: Callable[Concatenate[T | Failure, P], U], *args: P.args, **kwargs: P.kwargs
+    ) -> Deferred[U]: ...
+    def add_both(self, callback: Callable[..., Any], *args: Any, **kwargs: Any) -> Deferred[Any]:
+        """Call `callback(result or failure, *args, **kwargs)` in any case. Returns self."""
+        self._callbacks.append((callback, callback, args, kwargs))
+        if self.called:
+            self._run()
+        return self
+
+    def add_callbacks(
+        self,
+        callback: Callable[..., Any],
+        errback: Callable[..., Any] | None = None,
+        *args: Any,
+        callback_args: tuple[Any, ...] = (),
+        callback_kwargs: Mapping[str, Any] = _NO_KWARGS,
+        errback_args: tuple[Any, ...] = (),
+        errback_kwargs: Mapping[str, Any] = _NO_KWARGS,
+    ) -> Deferred[Any]:
+        """Call `callback` for a result or `errback` for an error: one of them, never both. Returns this Deferred.
+
+        Positional `args` go to whichever is called; the keywords give each its own, after those.
+        """
+        if callback_args or callback_kwargs:
+            callback = _with_arguments(callback, callback_args, callback_kwargs)
+        if errback is not None and (errback_args or errback_kwargs):
+            errback = _with_arguments(errback, errback_args, errback_kwargs)
+        self._callbacks.append((callback, errback, args, _NO_KWARGS))
+        if self.called:
+            self._run()
+        return self
+
+    def chain_deferred(self, other: Deferred[T]) -> Deferred[None]:
+        """Fire `other` with our result or error. Returns this Deferred."""
+        return self.add_callbacks(other.callback, other.errback)
+
+    def add_timeout(
+        self,
+        seconds: float,
+        clock: TimeSource,
+        on_timeout_cancel: Callable[[T | Failure, float], U] | None = None,
+    ) -> Deferred[T | U]:
+        """Cancel this Deferred unless it has a result `seconds` from now, counting the callbacks added before this.
+
+        It then fails with the builtin `TimeoutError` where it would have failed with `CancelledError`; or, given
+        `on_timeout_cancel(result or failure, seconds)`, goes on with what that returns. Returns this Deferred.
+        """
+        timed_out = False
+
+        def time_out() -> None:
+            nonlocal timed_out
+            timed_out = True
+            self.cancel()
+
+        timer = clock.call_later(seconds, time_out)
+
+        def settle(result: Any) -> Any:
+            timer.cancel()
+            if not timed_out:
+                return result
+            return (on_timeout_cancel or _timeout_for_cancelled)(result, seconds)
+
+        return self.add_both(settle)
+
+    def callback(self, result: T) -> None:
+        """Fire with a result (or a Failure). Raises `AlreadyCalledError` the second time."""
+        if isinstance(result, Deferred):
+            raise TypeError(
+                "a Deferred cannot be fired with a Deferred: return it from a callback, or use chain_deferred"
+            )
+        self._fire(result)
+        # a traceback may keep this frame for longer than anybody keeps the Deferred
+        del self
+
+    def errback(self, error: Failure | BaseException | None = None) -> None:
+        """Fire with an error: a Failure, an exception, or by default the one being handled.
+
+        Raises `AlreadyCalledError` the second time, `NoCurrentExceptionError` if there is no exception.
+        """
+        self._fire(error if isinstance(error, Failure) else Failure(error))
+        del self, error
+
+    def pause(self) -> None:
+        """Hold the callbacks back until `unpause` was called as often."""
+        self.paused += 1
+
+    def unpause(self) -> None:
+        """Take one `pause` back; after the last, the callbacks run if there is a result."""
+        self.paused -= 1
+        if self.called:
+            self._run()
+
+    def cancel(self) -> None:
+        """Give up the wait.
+
+        Not fired yet: the canceller is called, and unless it fires the Deferred, that fails with `CancelledError`.
+        Without a canceller, the result that may still come is ignored, once. Waiting for another Deferred: that one
+        is cancelled. Otherwise nothing happens.
+        """
+        last: Deferred[Any] = self
+        while last.called and isinstance(last.result, Deferred):
+            last = last.result
+        if last is not self:
+            last.cancel()
+        elif not self.called:
+            if self._canceller is not None:
+                self._canceller(self)
+            else:
+                self._late = True
+            if not self.called:
+                self.errback(CancelledError())
+
+    def __await__(self) -> Generator[Deferred[Any], Any, T]:
+        """Wait in a coroutine that `ensure_deferred` runs. Like an errback, it takes an error out of the chain."""
+        if not self._is_idle():
+            return (yield self)  # type: ignore[no-any-return]  # what is sent in comes out of our own chain
+        result = self.result
+        if not isinstance(result, Failure):
+            return result  # type: ignore[no-any-return]  # the chain's result, as any callback gets it
+        self._take()
+        del self
+        try:
+            result.raise_exception()
+        finally:
+            del result
+
+    def _fire(self, result: Any) -> None:
+        if self.called:
+            if self._late:
+                self._late = False
+                return
+            raise AlreadyCalledError(self._record.detail() if self._record is not None else "")
+        if unhandled.debugging and self._record is not None:
+            self._record.note_fired()
+        self.called = True
+        self._canceller = None  # it is done with, and often points back at us
+        self.result = result
+        self._run()
+
+    def _is_idle(self) -> bool:
+        """Whether there is a result, and nothing on the way that would change it."""
+        return self.called and not self.paused and not self._running
+
+    def _take(self) -> Any:
+        """Take the result, whatever it is, out of an idle Deferred: nobody will be told of its error."""
+        result, self.result = self.result, None
+        if self._record is not None:
+            self._record.failure = None
+        return result
+
+    def _run(self) -> None:
+        """Call what can be called now: our callbacks, and those of whoever waits for us.
+
+        Deferreds that wait for one another are a list here, not calls in calls, so that their number does not matter.
+        """
+        ready: list[Deferred[Any]] = [self]
+        while ready:
+            current = ready.pop()
+            if current._running or current.paused:
+                continue
+            current._running = True
+            result = current.result
+            steps = iter(current._callbacks)  # which also gives what is added while it runs
+            for callback, errback, args, kwargs in steps:
+                if callback is _hand_over:
+                    current.result = None
+                    errback.result = result
+                    errback.paused -= 1
+                    result = None
+                    ready += (current, errback)  # we go on, with None, after the one that waited
+                    break
+                call = errback if isinstance(result, Failure) else callback
+                if call is None:
+                    continue
+                try:
+                    result = call(result, *args, **kwargs) if args or kwargs else call(result)
+                except BaseException as error:  # noqa: BLE001 - every error goes down the chain
+                    result = failure_from(error, result)
+                if isinstance(result, Deferred):
+                    result = current._follow(result, call)
+                current.result = result
+                if current.paused:
+                    break  # type: ignore[unreachable]  # mypy does not see that the call, or _follow, may pause
+            current._running = False
+            del current._callbacks[: len(current._callbacks) - length_hint(steps)]
+            if isinstance(result, Failure):
+                if current._record is None:
+                    current._record = unhandled.Record()
+                current._record.failure = result
+            elif current._record is not None:
+                current._record.failure = None
+        # a traceback may keep this frame for longer than anybody keeps the Deferred and what it called
+        self = current = result = steps = callback = errback = args = kwargs = call = None  # type: ignore[assignment]
+
+    def _follow(self, other: Deferred[Any], call: object) -> Any:
+        """What to go on with after a callback returned `other`: its result, or, paused until it has one, itself."""
+        if other is self:
+            return Failure(
+                RuntimeError(f"{call!r} returned the Deferred that it is a callback of, which cannot wait for itself")
+            )
+        if other._is_idle():
+            return other._take()
+        self.paused += 1
+        other._callbacks.append((_hand_over, self, (), _NO_KWARGS))
+        return other
+
+    def __repr__(self) -> str:
+        if not self.called:
+            state = "not fired"
+        elif isinstance(self.result, Deferred):
+            state = f"waiting for Deferred at {id(self.result):#x}"
+        else:
+            state = f"result: {self.result!r}"
+        return f"<{self.__class__.__name__} at {id(self):#x}, {state}>"
+
+
+def _with_arguments(
+    function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> Callable[..., Any]:
+    def call(result: Any, *more: Any) -> Any:
+        return function(result, *more, *args, **kwargs)
+
+    return call
+
+
+def _timeout_for_cancelled(result: Any, seconds: float) -> Any:
+    if isinstance(result, Failure) and result.check(CancelledError):
+        return Failure(TimeoutError(f"no result after {seconds} seconds"))
+    return result
