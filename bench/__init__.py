@@ -1,0 +1,1 @@
+"""What deferd costs, beside its peers: `make bench`."""
