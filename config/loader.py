@@ -1,0 +1,73 @@
+"""The configuration, found, read and checked: every fault at once, each with its place, the key's path, and a remedy.
+
+A fault in a password's value never shows the value.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+from config import document, environment, files, schema
+from config.problems import ConfigError, Place, Problems, shown
+from config.settings import Settings
+
+__all__ = ["PLACES", "REFERENCE", "ConfigError", "find", "load"]
+
+PLACES: Final = ("/etc/deferd/deferd.yaml", "config/deferd.yaml")
+REFERENCE: Final = str(Path(__file__).with_name("deferd.yaml"))
+"""The commented reference that comes with deferd: the last place that is looked at."""
+
+
+def find(path: str | None, environ: Mapping[str, str] | None = None) -> str:
+    """The configuration file: `path`, else `$DEFERD_CONFIG`, else the first of `PLACES`, else the reference.
+
+    Raises `ConfigError` where the one that was named does not exist.
+    """
+    environ = os.environ if environ is None else environ
+    named = path or environ.get("DEFERD_CONFIG")
+    if named:
+        if not Path(named).exists():
+            who = "-c" if path else "DEFERD_CONFIG"
+            raise ConfigError(f"{_printable(named)}: there is no such file; {who} names it")
+        return named
+    return next((place for place in PLACES if Path(place).exists()), REFERENCE)
+
+
+def load(path: str | None = None, environ: Mapping[str, str] | None = None) -> Settings:
+    """The settings out of the file that `find` names and the environment. Raises `ConfigError`."""
+    environ = os.environ if environ is None else environ
+    found = find(path, environ)
+    problems = Problems(nearest=schema.nearest)
+    root = _read(found, problems)
+    environment.override(root, schema.SCHEMA, environ, problems)
+    environment.substitute(root, "", environ, problems)
+    settings = schema.SCHEMA(root, "", problems)
+    problems.raise_if_any()
+    assert isinstance(settings, Settings)  # a reader that fails has told why
+    return settings
+
+
+def _read(path: str, problems: Problems) -> document.Mapping:
+    """The file's tree. Raises `ConfigError` where there is none to go on with."""
+    whole = Place(_printable(path))
+    try:
+        text = files.read(path, document.MOST_OCTETS).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{whole}: is not UTF-8 (octet {error.start})") from None
+    except ValueError as error:
+        raise ConfigError(f"{whole}: {error}") from None
+    root = document.parse(text, whole, problems)
+    if isinstance(root, document.Mapping):
+        return root
+    if root is not None and not isinstance(root, document.Broken):
+        problems.add(whole, "", "is no mapping; it starts with a key, like 'routes:'")
+    if root is not None:
+        problems.raise_if_any()
+    return document.Mapping({}, {}, whole)
+
+
+def _printable(path: str) -> str:
+    return shown(path, 4096)[1:-1]
