@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from config import document, environment, files, schema
-from config.problems import ConfigError, Place, Problems, shown
+from config.problems import ConfigError, Place, Problems, shown_path
 from config.settings import Settings
 
 __all__ = ["PLACES", "REFERENCE", "ConfigError", "find", "load"]
@@ -70,4 +70,4 @@ def _read(path: str, problems: Problems) -> document.Mapping:
 
 
 def _printable(path: str) -> str:
-    return shown(path, 4096)[1:-1]
+    return shown_path(path)[1:-1]

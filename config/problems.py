@@ -53,3 +53,8 @@ def shown(text: str, limit: int = 60) -> str:
     """`text` in quotes, short, and without anything that a terminal would act on."""
     cut = text if len(text) <= limit else text[:limit] + "…"
     return "'" + "".join(c if c.isprintable() else ascii(c)[1:-1] for c in cut) + "'"
+
+
+def shown_path(path: str) -> str:
+    """A path as `shown`, but whole: it is there to be found."""
+    return shown(path, 4096)

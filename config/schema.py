@@ -144,10 +144,9 @@ SCHEMA: Final = Section(
         "limits": LIMITS,
         "timeouts": TIMEOUTS,
         "http": Section(Http, {"listen": Nullable(text(domains.listen))}),
-        "log": Section(
-            Log, {"format": one_of("json", "console"), "level": one_of("debug", "info", "warning", "error")}
-        ),
+        "log": LOG,
     },
+    _check_settings,
 )
 
 
