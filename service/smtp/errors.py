@@ -48,6 +48,10 @@ class ConfirmationLost(HostFailure):
     """The server vanished after our final dot: it may have the message, and a retry may duplicate it."""
 
 
+class BrokenConfirmation(BrokenAnswer, ConfirmationLost):
+    """What answered our final dot was no answer to it: the server may have the message all the same."""
+
+
 class MessageFailure(DeliveryError):
     """The server took exception to this message; `permanent` tells whether trying again can help."""
 

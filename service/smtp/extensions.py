@@ -34,11 +34,15 @@ def parse_extensions(lines: Iterable[bytes]) -> Extensions:
     """Read the lines of a 250 to EHLO (without code); the first is the server's greeting, not an extension."""
     keywords: dict[str, tuple[str, ...]] = {}
     for line in list(lines)[1:]:
-        # "AUTH=LOGIN" is how servers older than RFC 2554 said it; some still say both
-        words = line.decode("ascii", "replace").replace("=", " ", 1).split()
-        if words:
-            name = words[0].upper()
-            keywords[name] = keywords.get(name, ()) + tuple(words[1:])
+        words = line.decode("ascii", "replace").split()
+        if not words:
+            continue
+        name = words[0].upper()
+        if name.startswith("AUTH="):
+            # how servers older than RFC 2554 said it; some still say both
+            name = "AUTH"
+            words.insert(1, words[0][5:])
+        keywords[name] = keywords.get(name, ()) + tuple(words[1:])
     return Extensions(
         pipelining="PIPELINING" in keywords,
         starttls="STARTTLS" in keywords,

@@ -1,18 +1,37 @@
 """The SMTP client's conversation, without I/O: octets in, octets and events out (RFC 5321).
 
-The driver's loop, which each of its callbacks ends with:
+What a reply means is decided by the table in `stages`; this file matches replies to what was asked, takes the steps,
+and ends the conversation when something is not as it should be. The driver's part, after whatever it called:
 
-    events = session.receive_data(octets)      # or connection_lost, timed_out, send, tls_failed
-    transport.write(session.data_to_send())    # always: a reply to what was never fetched counts as unsolicited
+    events = session.receive_data(octets)      # or send, connection_lost, timed_out, tls_established, tls_failed
+    transport.write(session.data_to_send())    # always: until it is fetched, a command counts as not sent
+
+    handshake   -> StartTLS? -> Ready
+    transaction -> send() -> BodyWanted? -> send_body()* -> Finished
+    anywhere    -> Failed
 """
 
 from __future__ import annotations
 
+from collections import deque
+from typing import Final
+
 from service.message.outcome import Phase
 from service.smtp.envelope import Envelope
-from service.smtp.events import Event
+from service.smtp.errors import BrokenAnswer, BrokenConfirmation, ConfirmationLost, DeliveryError, HostFailure
+from service.smtp.events import Event, Failed, Finished
 from service.smtp.extensions import Extensions
+from service.smtp.flight import Flight
+from service.smtp.handshake import Handshake, refused
 from service.smtp.options import SessionOptions
+from service.smtp.reply import Reply, ReplyError, ReplyReader, clean_text
+from service.smtp.stages import NEXT, PHASES, Expectation, Stage, Step
+from service.smtp.transaction import Content, Transaction
+
+_CLOSING: Final = 421
+"""The server takes leave, in answer to whatever or unasked (RFC 5321, 3.8)."""
+
+_IDLE: Final = Expectation(Stage.IDLE)
 
 
 class OutOfStepError(RuntimeError):
@@ -23,91 +42,247 @@ class Session:
     """One connection's conversation, from the greeting to QUIT.
 
     With `options.secure` (TLS from the start) it begins in phase TLS and waits for `tls_established`.
+
+    `replies` counts the whole replies taken so far: a deadline is renewed when it grows, not when octets come.
     """
 
-    replies: int
-    """Whole replies taken so far: a deadline is renewed when this grows, not when octets come."""
-
-    extensions: Extensions
-    """What the server offers now; empty before EHLO is answered and again after STARTTLS."""
-
-    secure: bool
-    """Whether the conversation is inside TLS."""
-
-    tls_refusal: str
-    """Why an opportunistic session went on in the clear ("" if it did not), for the log."""
+    __slots__ = ("_courteous", "_flight", "_handshake", "_options", "_reader", "_transactions", "closed", "replies")
 
     def __init__(self, options: SessionOptions) -> None:
         """Raise `ValueError` if `options.hostname` cannot be said to a server."""
-        raise NotImplementedError
+        self._options = options
+        self._reader = ReplyReader()
+        self._flight = Flight()
+        self._handshake = Handshake(options, self._flight)
+        self._transactions: deque[Transaction] = deque()
+        self._courteous = True
+        self.replies = 0
+        self.closed = False
+        """Whether the conversation is over: failed, finished with `close`, or left by `quit`."""
+
+    # what it knows
+
+    @property
+    def extensions(self) -> Extensions:
+        """What the server offers now; empty before EHLO is answered and again after STARTTLS."""
+        return self._handshake.extensions
+
+    @property
+    def secure(self) -> bool:
+        """Whether the conversation is inside TLS."""
+        return self._handshake.secure
+
+    @property
+    def tls_refusal(self) -> str:
+        """Why an opportunistic session went on in the clear, for the log; "" if it did not."""
+        return self._handshake.tls_refusal
 
     @property
     def phase(self) -> Phase:
         """What is being waited for now: names the deadline. MAIL when idle; BODY until the final dot is queued."""
-        raise NotImplementedError
+        return PHASES[self._now().stage]
 
     @property
     def waiting(self) -> bool:
-        """Whether a reply is owed to us."""
-        raise NotImplementedError
+        """Whether a reply is owed to us, or will be once `data_to_send` has been written."""
+        return self._flight.busy
 
     @property
     def idle(self) -> bool:
-        """Whether the handshake is done, no envelope is open and the session is usable."""
-        raise NotImplementedError
+        """Whether the session is usable and nothing is going on: the handshake is done and no envelope is open."""
+        return self._handshake.done and not self.closed and not self._transactions
 
     @property
     def takes_envelope(self) -> bool:
         """Whether `send` may be called: idle, or the last envelope's content is complete (it is then sent ahead)."""
-        raise NotImplementedError
+        if not self._handshake.done or self.closed:
+            return False
+        return not self._transactions or self._transactions[-1].complete
 
-    @property
-    def closed(self) -> bool:
-        """Whether the conversation is over (failed, finished with `close`, or `quit`)."""
-        raise NotImplementedError
+    # what happens to it
 
     def receive_data(self, data: bytes) -> list[Event]:
-        """Take octets from the server."""
-        raise NotImplementedError
+        """Take octets from the server. After the conversation's end nothing is heard any more."""
+        events: list[Event] = []
+        if self.closed:
+            return events
+        self._reader.feed(data)
+        try:
+            if self._handshake.negotiating:
+                raise BrokenAnswer(Phase.TLS, "octets came in the clear when only the TLS handshake could come")
+            while not self.closed and (reply := self._reader.next_reply()) is not None:
+                self.replies += 1
+                events += self._take(reply)
+        except ReplyError as error:
+            events += self._fail(BrokenAnswer(self.phase, str(error)))
+        except DeliveryError as error:
+            events += self._fail(error)
+        return events
 
     def connection_lost(self, why: str) -> list[Event]:
-        """Tell that the connection ended (EOF, reset); `why` is for the operator. Nothing after `closed`."""
-        raise NotImplementedError
+        """Tell that the connection has ended (EOF, reset); `why` is for the operator."""
+        if self.closed:
+            return []
+        self._courteous = False
+        return self._fail(HostFailure(self.phase, clean_text(f"connection lost {self._situation()}: {why}")))
 
     def timed_out(self) -> list[Event]:
         """Tell that the deadline for `phase` has passed."""
-        raise NotImplementedError
+        if self.closed:
+            return []
+        self._courteous = False
+        return self._fail(HostFailure(self.phase, f"timed out {self._situation()}"))
 
     def data_to_send(self) -> bytes:
         """What has been queued since last asked; b"" if nothing."""
-        raise NotImplementedError
+        return self._flight.fetch()
 
     def tls_established(self) -> None:
         """Tell that the TLS handshake is done and the certificate accepted."""
-        raise NotImplementedError
+        if self.closed:
+            return
+        if not self._handshake.negotiating:
+            raise OutOfStepError("TLS was not asked for")
+        self._handshake.tls_established()
 
     def tls_failed(self, why: str) -> list[Event]:
         """Tell that there is no TLS: `Failed` with a `HostFailure` in phase tls, also with "opportunistic".
 
         An opportunistic driver then connects anew with `skip_starttls`; but not after a `BrokenAnswer`.
         """
-        raise NotImplementedError
+        if self.closed:
+            return []
+        self._courteous = False
+        return self._fail(HostFailure(Phase.TLS, clean_text(why)))
+
+    # what it is told to do
 
     def send(self, envelope: Envelope) -> list[Event]:
         """Begin a transaction: MAIL, RCPT for each recipient, DATA; pipelined where offered.
 
-        Returns `Finished` at once if no recipient can be sent to this server (too large, not ASCII without SMTPUTF8).
-        Raises `OutOfStepError` unless `takes_envelope`.
+        Returns `Finished` at once if this server cannot serve any recipient (the message is too large for it, each
+        address needs SMTPUTF8 and it has none). Raises `OutOfStepError` unless `takes_envelope`.
         """
-        raise NotImplementedError
+        if not self.takes_envelope:
+            raise OutOfStepError("the session does not take an envelope now")
+        transaction = Transaction(envelope, self._options, self.extensions, self._flight)
+        self._transactions.append(transaction)
+        transaction.begin()
+        return self._finished()
 
     def send_body(self, piece: bytes, last: bool) -> None:
         """Queue content after `BodyWanted`, dot-stuffed; `last` adds the final dot.
 
-        Ignored once the envelope has ended early (`Finished` or `Failed` came in the middle of the content).
+        Ignored once the conversation is over: it may end in the middle of the content.
         """
-        raise NotImplementedError
+        if self.closed:
+            return
+        if not self._transactions or self._transactions[0].content is not Content.WANTED:
+            raise OutOfStepError("no content is wanted")
+        self._transactions[0].send_body(piece, last)
 
     def quit(self) -> None:
-        """Take leave: queue QUIT where it can still be understood. Its reply is not waited for: close after writing."""
-        raise NotImplementedError
+        """Take leave: queue QUIT where it can still be understood. Its reply is not waited for: write it and close."""
+        understood = not (self._flight.busy or self._transactions or self._handshake.negotiating)
+        if self._courteous and understood:
+            self._flight.ask(b"QUIT\r\n")
+        self._courteous = False
+        self.closed = True
+
+    # replies
+
+    def _now(self) -> Expectation:
+        expectation = self._flight.now()
+        if expectation is not None:
+            return expectation
+        if self._handshake.negotiating:
+            return Expectation(Stage.STARTTLS)
+        if self._transactions and self._transactions[0].content is Content.WANTED:
+            return Expectation(Stage.BODY, self._transactions[0])
+        return _IDLE
+
+    def _situation(self) -> str:
+        stage = self._now().stage
+        if self._handshake.negotiating:
+            return "during the TLS handshake"
+        if stage is Stage.BODY:
+            return "while the message was sent"
+        return "between messages" if stage is Stage.IDLE else f"before the answer to {stage}"
+
+    def _take(self, reply: Reply) -> list[Event]:
+        """Match a reply to what it answers, and take the step that the table names."""
+        owed = self._flight.oldest()
+        expectation = owed or self._unasked()
+        phase = PHASES[expectation.stage] if expectation is not _IDLE else self.phase
+        if reply.code == _CLOSING:
+            if owed:
+                self._flight.answered()
+            self._courteous = False
+            raise refused(phase, reply)
+        step = NEXT.get((expectation.stage, reply.digit))
+        if step is None:
+            # not dropped from the flight: an unanswered final dot stays in doubt
+            text = clean_text(f"{reply.code} is no answer to {expectation.stage}: {reply.text}")
+            raise BrokenAnswer(phase, text, code=reply.code, enhanced=reply.enhanced)
+        if owed:
+            self._flight.answered()
+        part = expectation.transaction or self._handshake
+        events = part.take(step, expectation, reply)
+        if step is Step.BEGIN_TLS and self._reader.pending:
+            raise BrokenAnswer(Phase.TLS, "octets came in the clear behind the answer to STARTTLS")
+        return events + self._finished()
+
+    def _unasked(self) -> Expectation:
+        """What a reply belongs to that was not asked for: content that is under way may be answered before its end."""
+        first = self._transactions[0] if self._transactions else None
+        if first is not None and first.content is not Content.NOT_YET:
+            return Expectation(Stage.BODY, first)
+        return _IDLE
+
+    # ends
+
+    def _finished(self) -> list[Event]:
+        """Let go of the envelopes that are done, in order: one that was sent ahead waits for those before it."""
+        events: list[Event] = []
+        while self._transactions and self._transactions[0].over:
+            transaction = self._transactions.popleft()
+            events.append(Finished(transaction.outcomes, transaction.close))
+            if transaction.close:
+                self._courteous = False
+                if self._transactions:
+                    events += self._fail(HostFailure(Phase.MAIL, "the conversation ended with the message before"))
+                self._close()
+        return events
+
+    def _fail(self, error: DeliveryError) -> list[Event]:
+        """End the conversation; every open envelope has its own error."""
+        if isinstance(error, BrokenAnswer):
+            self._courteous = False
+        error.host = self._options.host
+        errors = [self._fate(error, transaction) for transaction in self._transactions] or [error]
+        self._close()
+        return [Failed(errors[0], tuple(errors[1:]))]
+
+    def _fate(self, error: DeliveryError, transaction: Transaction) -> DeliveryError:
+        """What the conversation's end means for one envelope."""
+        kind = type(error)
+        phase = error.phase
+        if self._flight.in_doubt(transaction):
+            kind = BrokenConfirmation if isinstance(error, BrokenAnswer) else ConfirmationLost
+            phase = Phase.CONFIRM
+        elif transaction is not self._transactions[0]:
+            phase = self._flight.phase_of(transaction) or Phase.MAIL
+        return kind(
+            phase,
+            error.text,
+            code=error.code,
+            enhanced=error.enhanced,
+            host=error.host,
+            outcomes=transaction.outcomes,
+        )
+
+    def _close(self) -> None:
+        self.closed = True
+        self._transactions.clear()
+        self._flight.take_back()
+        self._reader.clear()
