@@ -21,7 +21,7 @@ from urllib.parse import quote, urljoin, urlsplit
 
 import h11
 
-from deferred.defer import Deferred, maybe_deferred
+from deferred.defer import Deferred, maybe_deferred, succeed
 from deferred.interfaces import Address, Reactor
 from deferred.protocol import BaseProtocol, Transport
 
@@ -191,15 +191,12 @@ class _Fetch:
         return self._get(parse_url(text))
 
     def _get(self, url: URL) -> Deferred[bytes]:
-        d = self._find(url).add_callback(self._connect, url)
-        d.add_callback(lambda conversation: conversation.answer)
+        d = self._find(url).add_callback(self._connect, url).add_callback(lambda conversation: conversation.answer)
         return d.add_callback(self._judge, url)
 
     def _find(self, url: URL) -> Deferred[list[Address]]:
         if _is_ip(url.host):
-            found: Deferred[list[Address]] = Deferred()
-            found.callback([(url.host, url.port)])
-            return found
+            return succeed([(url.host, url.port)])
         return self._reactor.getaddrinfo(url.host, url.port)
 
     def _connect(self, addresses: list[Address], url: URL) -> Deferred[_Conversation]:

@@ -6,7 +6,9 @@ python -m deferred.examples.errback http://example.org/does-not-exist
 from __future__ import annotations
 
 import sys
+from typing import Any
 
+from deferred.defer import Deferred
 from deferred.failure import Failure
 from deferred.reactor import get_reactor
 from deferred.web import get_page
@@ -31,7 +33,7 @@ def explain(failure: Failure) -> None:
 def main(url: str) -> None:
     """Print the page at `url` in lower case, or why there is none."""
     reactor = get_reactor()
-    d = get_page(url)
+    d: Deferred[Any] = get_page(url)  # Any: each callback makes something else of it
 
     # the callbacks for when all goes well ...
     d.add_callback(lower_case)

@@ -42,8 +42,7 @@ def send_email(
         d.add_callback(lambda _: mail.confirm())
         return d.add_both(mail.disconnect)
 
-    d = reactor.getaddrinfo(host, port)
-    d.add_callback(lambda addresses: reactor.create_connection(MailConnection, addresses))
+    d = reactor.getaddrinfo(host, port).add_callback(lambda found: reactor.create_connection(MailConnection, found))
     return d.add_callback(converse).add_timeout(timeout, reactor)
 
 

@@ -6,7 +6,9 @@ python -m deferred.examples.two_callbacks http://example.org/
 from __future__ import annotations
 
 import sys
+from typing import Any
 
+from deferred.defer import Deferred
 from deferred.reactor import get_reactor
 from deferred.web import get_page
 
@@ -25,7 +27,7 @@ def print_contents(contents: str) -> None:
 def main(url: str) -> None:
     """Print the page at `url` in lower case."""
     reactor = get_reactor()
-    d = get_page(url)
+    d: Deferred[Any] = get_page(url)  # Any: each callback makes something else of it
 
     # a chain: the page goes in on top, and each callback gets what the one before returned
     d.add_callback(lower_case)

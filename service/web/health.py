@@ -57,17 +57,15 @@ class Health:
         now = self._clock.time()
         if self._last is not None and now - self._last[0] < self._fresh:
             return succeed(self._last[1])
-        if self._since is None:
-            self._since = now
-            maybe_deferred(self._probe).add_both(self._probed)
-            if self._since is None:  # it has answered at once
-                return succeed(self._last[1] if self._last else None)
-        left = self._since + self._patience - now
+        left = self._patience if self._since is None else self._since + self._patience - now
         if left <= 0:
             return succeed(self._late())
         waiter = _Waiter()
-        waiter.timer = self._clock.call_later(left, self._tell, waiter, None)
+        waiter.timer = self._clock.call_later(left, self._tell, waiter)
         self._waiting.append(waiter)
+        if self._since is None:
+            self._since = now
+            maybe_deferred(self._probe).add_both(self._probed)
         return waiter.answer
 
     def _late(self) -> str:
@@ -82,7 +80,7 @@ class Health:
             waiter.timer.cancel()
             waiter.answer.callback(wrong)
 
-    def _tell(self, waiter: _Waiter, _: None) -> None:
+    def _tell(self, waiter: _Waiter) -> None:
         """This one has waited long enough; the probe goes on, and is still the only one."""
         self._waiting.remove(waiter)
         waiter.answer.callback(self._late())

@@ -10,23 +10,23 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from email.utils import formatdate
-from typing import Final
+from typing import Any, Final
 
 import h11
 import msgspec
 
-from deferred.defer import CancelledError, Deferred, maybe_deferred, succeed
+from deferred.defer import CancelledError, Deferred, succeed
 from deferred.failure import Failure
 from deferred.interfaces import Reactor, Server, TimerHandle
 from deferred.protocol import BaseProtocol, Transport
 from service.journal import Journal
 
 _SECURITY: Final = (
-    (b"X-Content-Type-Options", b"nosniff"),
-    (b"X-Frame-Options", b"DENY"),
-    (b"Referrer-Policy", b"no-referrer"),
-    (b"Cross-Origin-Resource-Policy", b"same-origin"),
-    (b"Cache-Control", b"no-store"),
+    ("X-Content-Type-Options", "nosniff"),
+    ("X-Frame-Options", "DENY"),
+    ("Referrer-Policy", "no-referrer"),
+    ("Cross-Origin-Resource-Policy", "same-origin"),
+    ("Cache-Control", "no-store"),
 )
 _NOTHING_ELSE: Final = ("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'; base-uri 'none'")
 
@@ -124,7 +124,7 @@ class WebServer:
             return succeed(plain(405, "only GET and HEAD are answered here", ("Allow", "GET, HEAD")))
         if handler is None:
             return succeed(plain(404, "there is nothing here"))
-        return maybe_deferred(handler, request).add_errback(self._report, request)
+        return succeed(request).add_callback(handler).add_errback(self._report, request)
 
     def _report(self, failure: Failure, request: Request) -> Response:
         if failure.check(CancelledError):
@@ -186,7 +186,7 @@ class _Connection(BaseProtocol):
         self._transport: Transport
         self._timer: TimerHandle | None = None
         self._begun = False  # the first octet of a request is here
-        self._answering: Deferred[None] | None = None
+        self._answering: Deferred[Any] | None = None
         self._leaving = False
         self._choked = False
         self._half_closed = False
@@ -302,8 +302,8 @@ class _Connection(BaseProtocol):
         self._begun = False
         self._transport.pause_reading()
         self._within(self._server.limits.handler)
-        self._answering = self._server.answer(request)
-        self._answering.add_callback(self._send, request).add_both(self._answered)
+        self._answering = answering = self._server.answer(request)
+        answering.add_callback(self._send, request).add_both(self._answered)
 
     def _send(self, response: Response, request: Request) -> None:
         if self._leaving:
@@ -357,7 +357,7 @@ class _Connection(BaseProtocol):
             self._transport.write_eof()
 
     def _encode(self, response: Response, head: bool, close: bool) -> list[bytes]:
-        headers: list[tuple[bytes | str, bytes | str]] = [
+        headers = [
             ("Date", formatdate(self._server.reactor.wall_time(), usegmt=True)),
             ("Content-Type", response.content_type),
             ("Content-Length", str(len(response.body))),
@@ -367,7 +367,7 @@ class _Connection(BaseProtocol):
         if not any(name == _NOTHING_ELSE[0] for name, _ in response.headers):
             headers.append(_NOTHING_ELSE)
         if close:
-            headers.append((b"Connection", b"close"))
+            headers.append(("Connection", "close"))
         pieces = [self._http.send(h11.Response(status_code=response.status, headers=headers))]
         if response.body and not head:
             pieces.append(self._http.send(h11.Data(data=response.body)))
