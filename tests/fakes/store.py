@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
 
 from deferred.defer import Deferred, fail, succeed
 from deferred.interfaces import TimeSource
@@ -98,9 +97,7 @@ class MemoryStore:
         self.jobs[entry.id] = entry
         for site in dict.fromkeys(submission.sites):
             recipients = tuple(
-                address
-                for address, its in zip(submission.job.recipients, submission.sites, strict=True)
-                if its == site
+                address for address, its in zip(submission.job.recipients, submission.sites, strict=True) if its == site
             )
             number = len(self.deliveries) + 1
             due = max(now, submission.job.not_before or now)
@@ -145,7 +142,9 @@ class MemoryStore:
         return [SiteBacklog(site, due) for site in sites if (due := self.next_due(site)) is not None]
 
     def next_due(self, site: str) -> float | None:
-        return min((d.due for d in self.deliveries.values() if d.site == site and d.open and not d.claimed), default=None)
+        return min(
+            (d.due for d in self.deliveries.values() if d.site == site and d.open and not d.claimed), default=None
+        )
 
     def read(self, claim: Claim, piece: int) -> Deferred[bytes]:
         if self.broken:
@@ -252,10 +251,8 @@ class MemoryStore:
     def probe(self) -> Deferred[None]:
         return succeed(None) if self.healthy else fail(StoreFailed("cannot commit"))
 
-    def purge(self, before: float) -> "Deferred[list[str]]":  # noqa: F821, UP037  # our own `list` hides the builtin
+    def purge(self, before: float) -> "Deferred[list[str]]":  # noqa: UP037  # our own `list` hides the builtin
         return succeed([])
 
     def close(self) -> Deferred[None]:
         return succeed(None)
-
-

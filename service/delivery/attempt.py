@@ -1,0 +1,185 @@
+"""One attempt: the document's e-mail example, at one host after the other.
+
+    connect -> handshake -> send -> confirm
+
+An errback goes on to the next host when a host did not serve us. Two things are never done: a message whose final dot
+has gone out is not offered to another host (the first may have it), and a recipient that has an answer is not asked for
+again.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+from typing import Any, Final
+
+from deferred.defer import Deferred, fail, succeed
+from deferred.failure import Failure
+from deferred.interfaces import Address
+from service.delivery.connection import Connection
+from service.delivery.connector import Connector, Host
+from service.delivery.content import Content
+from service.delivery.receipt import Receipt
+from service.delivery.routes import Site
+from service.journal import Journal
+from service.message.address import domain_of
+from service.message.outcome import Outcome, Phase, State
+from service.queue.store import Claim
+from service.smtp.envelope import Envelope
+from service.smtp.errors import BrokenAnswer, ConfirmationLost, HostFailure
+
+_TAKES_LEAVE: Final = 421
+
+
+class Attempt:
+    """One try at getting one claim to its site."""
+
+    def __init__(self, claim: Claim, site: Site, content: Content, connector: Connector, journal: Journal) -> None:
+        self.claim = claim
+        self.conversing = False
+        """Whether a server has begun to listen."""
+        self._site = site
+        self._content = content
+        self._connector = connector
+        self._journal = journal
+        self._relays = deque(site.relays)
+        self._answered: dict[str, Outcome] = {}
+        self._failed_at: set[Address] = set()
+        self._peer: Address | None = None
+        self._over = False
+        self._wait: Deferred[Receipt] | None = None
+
+    def start(self) -> Deferred[Receipt]:
+        """Fire with a receipt once a host has answered for every recipient.
+
+        Fails with the last host's `HostFailure` when none did, with `ConfirmationLost`, with `CancelledError` after
+        `abort`, and with whatever reading the content fails with.
+        """
+        if not self._site.relays:
+            return succeed(self._no_route())
+        kept = self._connector.take(self._site)
+        if kept is None:
+            self._wait = self._next_relay(None)
+        else:
+            self._wait = self._converse(kept).add_errback(self._afresh)
+        return self._wait.add_errback(self._with_all_answers)
+
+    def abort(self) -> None:
+        """Give up at once."""
+        self._over = True
+        if self._wait is not None:
+            self._wait.cancel()
+
+    # the chain
+
+    def _next_relay(self, error: HostFailure | None) -> Deferred[Receipt]:
+        """Fire with a receipt from the first relay left that gives one; fail with `error` if none is left."""
+        if not self._relays:
+            return fail(error)
+        d: Deferred[Any] = self._connector.resolve(self._relays.popleft())
+        d.add_callback(self._attempt, error)
+        return d.add_errback(self._elsewhere)
+
+    def _attempt(self, host: Host, error: HostFailure | None = None) -> Deferred[Receipt]:
+        """Fire with a receipt once `host` has answered for every recipient, at an address where it did not fail yet."""
+        self._peer = None
+        left = host.without(self._failed_at)
+        if not left.addresses:
+            return fail(error)
+        d: Deferred[Any] = self._connector.connect(self._site, left, self.claim.id)
+        d.add_callback(self._converse)
+        return d.add_errback(self._another_way, left)
+
+    def _converse(self, connection: Connection) -> Deferred[Receipt]:
+        self.conversing = True
+        self._peer = connection.peer
+        connection.work_for(self.claim.id)
+        d: Deferred[Any] = connection.handshake()
+        d.add_callback(self._introduced)
+        d.add_callback(lambda _: connection.send(self._envelope(), self._content))
+        d.add_callback(lambda _: connection.confirm())
+        d.add_both(connection.release)
+        return d.add_callback(self._whole)
+
+    def _introduced(self, connection: Connection) -> None:
+        if connection.messages == 0:
+            self._journal.tell("connected", site=self._site.name, host=connection.host, tls=connection.secure)
+
+    def _envelope(self) -> Envelope:
+        """What to ask of the next server: nothing that another has answered."""
+        recipients = tuple(address for address in self.claim.recipients if address not in self._answered)
+        return Envelope(self.claim.sender, recipients, self.claim.size, self.claim.eight_bit)
+
+    def _whole(self, receipt: Receipt) -> Receipt:
+        """The receipt, with the answers that hosts before this one gave."""
+        self._keep(receipt.outcomes)
+        return self._receipt()
+
+    # the errbacks
+
+    def _afresh(self, failure: Failure) -> Any:
+        """A kept connection that died before it answered says nothing about its host: begin on a new one."""
+        failure.trap(HostFailure)
+        error = failure.value
+        assert isinstance(error, HostFailure)
+        unheard = (
+            error.phase is Phase.MAIL and error.code in (None, _TAKES_LEAVE) and not isinstance(error, BrokenAnswer)
+        )
+        if unheard and not self._over and not self._connector.closing:
+            return self._next_relay(error)
+        return self._elsewhere(failure)
+
+    def _another_way(self, failure: Failure, host: Host) -> Any:
+        """The host did not serve us: meet it in the clear where that is allowed, else at another address."""
+        error = self._blame(failure)
+        if self._connector.goes_on_in_the_clear(self._site, host, error):
+            return self._attempt(host)
+        if self._peer is None:
+            return failure  # no address answered: all have been tried
+        self._failed_at.add(self._peer)
+        return self._receipt() if self._complete else self._attempt(host, error)
+
+    def _elsewhere(self, failure: Failure) -> Any:
+        """The host did not serve us at any address: go on to the next relay."""
+        error = self._blame(failure)
+        if self._peer is not None:
+            self._failed_at.add(self._peer)
+        return self._receipt() if self._complete else self._next_relay(error)
+
+    def _blame(self, failure: Failure) -> HostFailure:
+        """The host's failure, if going on is all right; else the failure goes on."""
+        failure.trap(HostFailure)
+        error = failure.value
+        assert isinstance(error, HostFailure)
+        self._keep(error.outcomes)
+        if isinstance(error, ConfirmationLost) or self._over or self._connector.closing:
+            failure.raise_exception()
+        return error
+
+    def _with_all_answers(self, failure: Failure) -> Failure:
+        """The failure goes on with the answers of all hosts: a 550 to RCPT stands, whoever said it."""
+        if isinstance(failure.value, HostFailure):
+            self._keep(failure.value.outcomes)
+            failure.value.outcomes = self._receipt().outcomes
+        return failure
+
+    # the answers
+
+    def _keep(self, outcomes: Iterable[Outcome]) -> None:
+        self._answered.update((outcome.address, outcome) for outcome in outcomes)
+
+    @property
+    def _complete(self) -> bool:
+        return len(self._answered) == len(self.claim.recipients)
+
+    def _receipt(self) -> Receipt:
+        """All answers so far, in the recipients' order."""
+        return Receipt(tuple(self._answered[each] for each in self.claim.recipients if each in self._answered))
+
+    def _no_route(self) -> Receipt:
+        """Nothing was tried, and nothing will ever be: the sender learns why (RFC 3463, X.1.2)."""
+        return Receipt(tuple(self._unrouted(address) for address in self.claim.recipients))
+
+    def _unrouted(self, address: str) -> Outcome:
+        text = f"no route for domain {domain_of(address)}: the configuration's routes do not fit it"
+        return Outcome(address, State.FAILED, None, "5.1.2", text, "", Phase.CONNECT)

@@ -1,0 +1,206 @@
+"""Opens connections, and keeps them between messages.
+
+A connection is opened only by somebody who holds a slot of the pool; it is kept open for as long as the pool says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any, Final
+
+import msgspec
+
+from config.settings import Relay, Settings
+from deferred.defer import Deferred
+from deferred.failure import Failure
+from deferred.interfaces import Address, Reactor, TimerHandle
+from service.delivery.connection import Connection
+from service.delivery.pool import Pool
+from service.delivery.receipt import describe
+from service.delivery.routes import Site
+from service.delivery.tls import Contexts
+from service.journal import Journal
+from service.message.outcome import Phase
+from service.smtp.errors import HostFailure
+from service.smtp.options import SessionOptions
+from service.smtp.session import Session
+
+_IN_THE_CLEAR: Final = 3600.0
+"""Seconds for which a host whose TLS failed is met in the clear at once, where the route says `opportunistic`."""
+
+_MOST_ADDRESSES: Final = 8
+"""Of one host that are tried, so that no name can keep an attempt busy without end."""
+
+
+class Host(msgspec.Struct, frozen=True):
+    """A server: a relay, at the addresses that are left to try."""
+
+    relay: Relay
+    addresses: tuple[Address, ...]
+
+    @property
+    def name(self) -> str:
+        """The server as operators know it: "smtp.provider.example:587"."""
+        return name_of(self.relay)
+
+    def without(self, addresses: Collection[Address]) -> Host:
+        """The same server, at its other addresses."""
+        return Host(self.relay, tuple(address for address in self.addresses if address not in addresses))
+
+
+def name_of(relay: Relay) -> str:
+    """A relay as operators know it, without the scheme."""
+    return str(relay).partition("://")[2]
+
+
+class Connector:
+    """The connections of one daemon."""
+
+    def __init__(
+        self, reactor: Reactor, journal: Journal, pool: Pool[Connection], contexts: Contexts, settings: Settings
+    ) -> None:
+        self._reactor = reactor
+        self._journal = journal
+        self._pool = pool
+        self._open: set[Connection] = set()
+        self._plain: dict[tuple[str, str], float] = {}
+        self._timer: TimerHandle | None = None
+        self.closing = False
+        """Whether nothing is to be opened or kept any more."""
+        self.configure(contexts, settings)
+
+    def configure(self, contexts: Contexts, settings: Settings) -> None:
+        """Go by these settings for connections opened from now on. None that is kept is used again: it may have been
+        opened under a password or certificate that has changed."""
+        self._contexts = contexts
+        self._settings = settings
+        self._plain.clear()
+        self.close_idle()
+
+    @property
+    def connections(self) -> int:
+        """Open connections, at work or kept."""
+        return len(self._open)
+
+    # opening
+
+    def resolve(self, relay: Relay) -> Deferred[Host]:
+        """Fire with the relay and its addresses. Fails with `HostFailure`."""
+
+        def found(addresses: list[Address]) -> Host:
+            if not addresses:
+                raise HostFailure(Phase.CONNECT, f"the name {relay.host} has no address", host=name_of(relay))
+            return Host(relay, tuple(dict.fromkeys(addresses))[:_MOST_ADDRESSES])
+
+        def not_found(failure: Failure) -> Any:
+            if not isinstance(failure.value, OSError):  # of which socket.gaierror and TimeoutError are
+                return failure
+            text = f"the name {relay.host} cannot be resolved: {describe(failure.value)}"
+            raise HostFailure(Phase.CONNECT, text, host=name_of(relay))
+
+        d = self._reactor.getaddrinfo(relay.host, relay.port)
+        d.add_timeout(self._settings.timeouts.connect, self._reactor)
+        d.add_callbacks(found, not_found)
+        return d  # type: ignore[return-value]  # add_callbacks has changed what it fires with
+
+    def connect(self, site: Site, host: Host, job: str) -> Deferred[Connection]:
+        """Fire with a connection to the first of the host's addresses that answers. Fails with `HostFailure`."""
+        for idle in self._pool.make_room():
+            idle.quit()
+        began = self._reactor.time()
+
+        def connected(connection: Connection) -> Connection:
+            self._open.add(connection)
+            seconds = self._reactor.time() - began
+            self._journal.tell("step", id=job, host=host.name, phase=Phase.CONNECT.value, seconds=seconds)
+            return connection
+
+        def failed(failure: Failure) -> Any:
+            if not isinstance(failure.value, OSError):
+                return failure
+            raise HostFailure(Phase.CONNECT, describe(failure.value), host=host.name)
+
+        connection = self._new(site, host)
+        d = self._reactor.create_connection(lambda: connection, host.addresses, timeout=self._settings.timeouts.connect)
+        d.add_callbacks(connected, failed)
+        return d
+
+    def _new(self, site: Site, host: Host) -> Connection:
+        relay = host.relay
+        policy = "encrypt" if relay.scheme == "smtps" and site.tls in ("none", "opportunistic") else site.tls
+        options = SessionOptions(
+            hostname=self._settings.hostname,
+            tls=policy,
+            credentials=site.credentials,
+            secure=relay.scheme == "smtps",
+            lmtp=relay.scheme == "lmtp",
+            host=host.name,
+            skip_starttls=self._plain.get((site.name, host.name), 0.0) > self._reactor.time(),
+        )
+        return Connection(
+            self._reactor,
+            Session(options),
+            self,
+            self._journal,
+            site=site.name,
+            host=host.name,
+            server_hostname=relay.host,
+            timeouts=self._settings.timeouts,
+            context=None if policy == "none" else self._contexts.get(policy, site.ca_file),
+        )
+
+    def goes_on_in_the_clear(self, site: Site, host: Host, error: HostFailure) -> bool:
+        """Whether a host whose TLS has just failed is to be met again without: where TLS is opportunistic, and there
+        is no password to give away. It is remembered for a while, so that the next message need not fail first."""
+        key = (site.name, host.name)
+        if error.phase is not Phase.TLS or site.tls != "opportunistic" or site.credentials is not None:
+            return False
+        if host.relay.scheme == "smtps" or self._plain.get(key, 0.0) > self._reactor.time():
+            return False
+        self._plain[key] = self._reactor.time() + _IN_THE_CLEAR
+        return True
+
+    # keeping
+
+    def take(self, site: Site) -> Connection | None:
+        """A kept connection to this site that still stands."""
+        while (connection := self._pool.take(site.name)) is not None:
+            if connection.usable:
+                return connection
+            connection.quit()
+        return None
+
+    def keep(self, connection: Connection) -> None:
+        """Keep a connection for the next message, or close it if there shall be none."""
+        if self.closing:
+            connection.quit()
+            return
+        for worn in self._pool.keep(connection.site, connection, connection.messages, self._reactor.time()):
+            worn.quit()
+        self._watch()
+
+    def lost(self, connection: Connection) -> None:
+        """A connection is gone."""
+        self._open.discard(connection)
+        self._pool.gone(connection)
+        self._journal.tell("disconnected", site=connection.site, host=connection.host, messages=connection.messages)
+
+    def close_idle(self) -> None:
+        """Take leave on every kept connection."""
+        for connection in self._pool.empty():
+            connection.quit()
+
+    def abort(self, why: str) -> None:
+        """Cut every connection."""
+        for connection in list(self._open):
+            connection.abort(why)
+
+    def _watch(self) -> None:
+        if self._timer is None and (expiry := self._pool.next_expiry()) is not None:
+            self._timer = self._reactor.call_later(max(0.0, expiry - self._reactor.time()), self._expire)
+
+    def _expire(self) -> None:
+        self._timer = None
+        for connection in self._pool.expire(self._reactor.time()):
+            connection.quit()
+        self._watch()

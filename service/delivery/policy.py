@@ -1,0 +1,133 @@
+"""What an answer means for a message and its site: pure functions of facts, times and a drawn number.
+
+A message that expires does so by an attempt: it is due at the end of its time at the latest, and is given up when that
+attempt, too, leaves it waiting. So nothing is given up that was not tried since the daemon's start, however long the
+daemon was down.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+
+from config.settings import Retry, SiteRest
+from service.message.outcome import Outcome, State
+from service.queue.store import Claim, Settlement
+from service.smtp.errors import ConfirmationLost, HostFailure, MessageFailure
+
+EXPIRED: Final = "4.4.7"
+"""Delivery time expired (RFC 3463)."""
+
+
+class Plan(msgspec.Struct, frozen=True, kw_only=True):
+    """What is to become of a claim: a settlement but for its reports.
+
+    `failed` are the recipients that fail now, together: they owe the sender one bounce. `late` tells that the sender
+    is owed a warning about those still waiting. `delay` is in seconds, None where nobody waits.
+    """
+
+    outcomes: tuple[Outcome, ...]
+    attempts: int
+    due: float | None
+    delay: float | None
+    late: bool = False
+    hold: bool = False
+
+    @property
+    def failed(self) -> tuple[Outcome, ...]:
+        """The recipients that fail now."""
+        return tuple(outcome for outcome in self.outcomes if outcome.state is State.FAILED)
+
+    @property
+    def waiting(self) -> tuple[Outcome, ...]:
+        """The recipients that are tried again."""
+        return tuple(outcome for outcome in self.outcomes if outcome.state is State.WAITING)
+
+    def settlement(self, claim: Claim, at: float) -> Settlement:
+        """The plan as the store takes it, still without reports."""
+        return Settlement(
+            claim=claim, outcomes=self.outcomes, at=at, attempts=self.attempts, due=self.due, hold=self.hold
+        )
+
+
+def next_delay(attempt: int, retry: Retry, spread: float) -> float:
+    """Seconds to wait after failed attempt number `attempt` (from 1); `spread` is drawn from [-1, 1]."""
+    planned = retry.delays[min(attempt, len(retry.delays)) - 1]
+    return planned * (1 + spread * retry.jitter)
+
+
+def rest_length(failures: int, rest: SiteRest, jitter: float, spread: float) -> float:
+    """Seconds that a site rests after its host failed `failures` times in a row (from 1); doubles, then stays."""
+    planned = min(rest.first * 2.0 ** min(failures - 1, 64), rest.longest)
+    return planned * (1 + spread * jitter)
+
+
+def expiry(claim: Claim, retry: Retry) -> float:
+    """When the message's time is over: its own `expires`, or `max_age` after it was accepted; since the epoch."""
+    return claim.accepted_at + retry.max_age if claim.expires_at is None else claim.expires_at
+
+
+def after_receipt(claim: Claim, outcomes: tuple[Outcome, ...], retry: Retry, at: float, spread: float) -> Plan:
+    """The server has answered for every recipient: those it put off wait for the next delay of the schedule."""
+    attempts = claim.attempts + 1
+    return _plan(claim, outcomes, retry, at, attempts=attempts, delay=next_delay(attempts, retry, spread))
+
+
+def after_host_failure(claim: Claim, error: HostFailure, retry: Retry, at: float, rest: float) -> Plan:
+    """No host served us: the message waits as long as its site rests (`rest` seconds), and no attempt is used up."""
+    outcomes = error.outcomes + _unserved(claim, error, State.WAITING)
+    return _plan(claim, outcomes, retry, at, attempts=claim.attempts, delay=rest)
+
+
+def after_lost_confirmation(
+    claim: Claim, error: ConfirmationLost, retry: Retry, at: float, rest: float, spread: float
+) -> Plan:
+    """The final dot is out, the answer never came: sent again later, or held, as the job says.
+
+    Unlike any other host failure this uses up an attempt: each retry may be a duplicate in somebody's mailbox, so a
+    server that takes messages and never answers must meet the schedule's growing delays, not its own short rests.
+    """
+    attempts = claim.attempts + 1
+    outcomes = error.outcomes + _unserved(claim, error, State.WAITING)
+    if claim.in_doubt == "hold":
+        return Plan(outcomes=outcomes, attempts=attempts, due=at, delay=None, hold=True)
+    return _plan(claim, outcomes, retry, at, attempts=attempts, delay=max(rest, next_delay(attempts, retry, spread)))
+
+
+def after_message_failure(claim: Claim, error: MessageFailure, retry: Retry, at: float, spread: float) -> Plan:
+    """The message itself was refused, for all recipients that had no answer of their own."""
+    state = State.FAILED if error.permanent else State.WAITING
+    return after_receipt(claim, error.outcomes + _unserved(claim, error, state), retry, at, spread)
+
+
+def _unserved(claim: Claim, error: HostFailure | MessageFailure, state: State) -> tuple[Outcome, ...]:
+    """The failure as the outcome of each recipient that has none of its own."""
+    answered = {outcome.address for outcome in error.outcomes}
+    return tuple(
+        Outcome(address, state, error.code, error.enhanced, error.text, error.host, error.phase)
+        for address in claim.recipients
+        if address not in answered
+    )
+
+
+def _plan(claim: Claim, outcomes: tuple[Outcome, ...], retry: Retry, at: float, *, attempts: int, delay: float) -> Plan:
+    """Wait for those that wait, unless the message's time is over; never beyond the end of that time."""
+    if not any(outcome.state is State.WAITING for outcome in outcomes):
+        return Plan(outcomes=outcomes, attempts=attempts, due=None, delay=None)
+    end = expiry(claim, retry)
+    if at >= end:
+        given_up = tuple(map(_expired, outcomes))
+        return Plan(outcomes=given_up, attempts=attempts, due=None, delay=None)
+    due = min(at + delay, end)
+    late = not claim.warned and retry.warn_after is not None and at - claim.accepted_at >= retry.warn_after
+    return Plan(outcomes=outcomes, attempts=attempts, due=due, delay=due - at, late=late)
+
+
+def _expired(outcome: Outcome) -> Outcome:
+    """The outcome, failed if it was waiting: what the last try said stays readable, and its code stays what it was."""
+    if outcome.state is not State.WAITING:
+        return outcome
+    said = " ".join(part for part in (outcome.enhanced, outcome.text) if part)
+    text = f"delivery time expired; the last try said: {said}" if said else "delivery time expired"
+    return msgspec.structs.replace(outcome, state=State.FAILED, enhanced=EXPIRED, text=text)

@@ -1,0 +1,132 @@
+"""How many conversations there may be, and the connections kept for the next one.
+
+Decide, then act: nothing here does I/O or reads a clock. Each call changes the state and returns what is to be closed;
+the caller closes it. A slot is a licence for one conversation:
+
+    enter -> (take)? -> (keep | gone) -> leave
+
+so that `busy` counts conversations, and a connection is either busy in a slot or kept idle, never both.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+from config.settings import Limits
+
+C = TypeVar("C")
+
+
+@dataclass
+class _Site(Generic[C]):
+    busy: int = 0
+    idle: list[C] = field(default_factory=list)
+
+
+class Pool(Generic[C]):
+    """Slots and kept connections (of type `C`, which only needs to be hashable) for each site."""
+
+    def __init__(self, limits: Limits, idle: float) -> None:
+        self._sites: dict[str, _Site[C]] = {}
+        self._kept: OrderedDict[C, tuple[str, float]] = OrderedDict()  # oldest first: site, when to close
+        self._busy = 0
+        self.configure(limits, idle)
+
+    def configure(self, limits: Limits, idle: float) -> None:
+        """Go by these limits and this idle time (seconds) from now on; what is open stays open."""
+        self._limits = limits
+        self._idle = idle
+        # one crowd of slow sites must not take the last slot from those that have none
+        self._reserve = max(1, limits.connections // 10) if limits.connections > 1 else 0
+
+    @property
+    def busy(self) -> int:
+        """Conversations under way."""
+        return self._busy
+
+    @property
+    def idle(self) -> int:
+        """Connections kept."""
+        return len(self._kept)
+
+    def busy_at(self, site: str) -> int:
+        """Conversations under way with one site."""
+        found = self._sites.get(site)
+        return found.busy if found else 0
+
+    def room(self, site: str) -> int:
+        """How many conversations more this site may begin now."""
+        busy = self.busy_at(site)
+        free = self._limits.connections - self._busy
+        own = min(self._limits.connections_per_site - busy, free - self._reserve)
+        first = 1 if busy == 0 and free > 0 else 0
+        return max(own, first, 0)
+
+    def enter(self, site: str) -> None:
+        """Take a slot."""
+        self._sites.setdefault(site, _Site()).busy += 1
+        self._busy += 1
+
+    def leave(self, site: str) -> None:
+        """Give a slot back."""
+        found = self._sites[site]
+        found.busy -= 1
+        self._busy -= 1
+        self._forget_if_empty(site, found)
+
+    def take(self, site: str) -> C | None:
+        """A kept connection to this site, the one last used; None where there is none."""
+        found = self._sites.get(site)
+        if not found or not found.idle:
+            return None
+        connection = found.idle.pop()
+        del self._kept[connection]
+        return connection
+
+    def make_room(self) -> list[C]:
+        """Before one more is opened: the kept connections, idle longest, that must make way for it."""
+        closing = []
+        while self._kept and self._busy + len(self._kept) > self._limits.connections:
+            closing.append(self._drop(next(iter(self._kept))))
+        return closing
+
+    def keep(self, site: str, connection: C, messages: int, now: float) -> list[C]:
+        """Keep a connection that has carried `messages`, until `now` plus the idle time; or close it, if worn out."""
+        if messages >= self._limits.messages_per_connection or self._idle <= 0:
+            return [connection]
+        self._sites.setdefault(site, _Site()).idle.append(connection)
+        self._kept[connection] = (site, now + self._idle)
+        return []
+
+    def gone(self, connection: C) -> None:
+        """A connection was lost; harmless if it was not kept."""
+        if connection in self._kept:
+            self._drop(connection)
+
+    def expire(self, now: float) -> list[C]:
+        """The kept connections whose idle time is over."""
+        closing = []
+        while self._kept and self._kept[next(iter(self._kept))][1] <= now:
+            closing.append(self._drop(next(iter(self._kept))))
+        return closing
+
+    def next_expiry(self) -> float | None:
+        """When the first kept connection's idle time is over."""
+        return next(iter(self._kept.values()))[1] if self._kept else None
+
+    def empty(self) -> list[C]:
+        """Every kept connection: all are to be closed."""
+        return [self._drop(connection) for connection in list(self._kept)]
+
+    def _drop(self, connection: C) -> C:
+        site, _ = self._kept.pop(connection)
+        found = self._sites[site]
+        found.idle.remove(connection)
+        self._forget_if_empty(site, found)
+        return connection
+
+    def _forget_if_empty(self, site: str, found: _Site[C]) -> None:
+        if found.busy == 0 and not found.idle:
+            del self._sites[site]

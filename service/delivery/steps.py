@@ -1,0 +1,62 @@
+"""The steps of a conversation: how long each may take, and how long it took."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from config.settings import Timeouts
+from deferred.interfaces import TimeSource
+from service.journal import Journal
+from service.message.outcome import Phase
+
+_IN_ONE_GO: Final = (Phase.MAIL, Phase.RCPT, Phase.DATA, Phase.BODY, Phase.CONFIRM)
+"""Phases that pipelining lets pass within one read: each is still a step to tell."""
+
+
+def deadline(phase: Phase, full: bool, timeouts: Timeouts) -> float:
+    """Seconds that a wait in this phase may take: for one whole reply, or for one piece of content to go out.
+
+    `full`: some of what was written has not gone out, so that it is our turn to write, not the server's to answer.
+    """
+    match phase:
+        case Phase.GREETING:
+            return timeouts.greeting
+        case Phase.DATA:
+            return timeouts.data
+        case Phase.BODY:
+            return timeouts.write
+        case Phase.CONFIRM:
+            return timeouts.write if full else timeouts.confirm
+        case _:
+            return timeouts.command
+
+
+class Steps:
+    """Tells the journal of each phase that a conversation has gone through, and of the seconds it took."""
+
+    def __init__(self, clock: TimeSource, journal: Journal, host: str, phase: Phase) -> None:
+        self.job = ""
+        """The id of the job that the conversation is held for."""
+        self._clock = clock
+        self._journal = journal
+        self._host = host
+        self._phase = phase
+        self._began = clock.time()
+
+    def begin(self) -> None:
+        """What comes now is the beginning of the phase: there was nothing to do before."""
+        self._began = self._clock.time()
+
+    def reach(self, phase: Phase) -> None:
+        """The conversation waits in `phase` now."""
+        before = self._phase
+        if phase is before:
+            return
+        passed: tuple[Phase, ...] = (before,)
+        if before in _IN_ONE_GO and phase in _IN_ONE_GO and _IN_ONE_GO.index(phase) > _IN_ONE_GO.index(before):
+            passed = _IN_ONE_GO[_IN_ONE_GO.index(before) : _IN_ONE_GO.index(phase)]
+        time = self._clock.time()
+        for each in passed:
+            self._journal.tell("step", id=self.job, host=self._host, phase=each.value, seconds=time - self._began)
+            self._began = time
+        self._phase = phase
