@@ -36,15 +36,23 @@ def find(path: str | None, environ: Mapping[str, str] | None = None) -> str:
     return next((place for place in PLACES if Path(place).exists()), REFERENCE)
 
 
-def load(path: str | None = None, environ: Mapping[str, str] | None = None) -> Settings:
-    """The settings out of the file that `find` names and the environment. Raises `ConfigError`."""
+def load(path: str | None = None, environ: Mapping[str, str] | None = None, *, routes: bool = True) -> Settings:
+    """The settings out of the file that `find` names and the environment. Raises `ConfigError`.
+
+    Without `routes` they are left out unread: who only drops a job or looks at the queue needs no password, and may
+    not be allowed to read it.
+    """
     environ = os.environ if environ is None else environ
     found = find(path, environ)
     problems = Problems(nearest=schema.nearest)
     root = _read(found, problems)
     environment.override(root, schema.SCHEMA, environ, problems)
+    if not routes:
+        root.entries["routes"] = document.Broken(root.place)
     environment.substitute(root, "", environ, problems)
     settings = schema.SCHEMA(root, "", problems)
+    if routes and isinstance(settings, Settings):
+        schema.check_open_files(settings.limits, root, problems)
     problems.raise_if_any()
     assert isinstance(settings, Settings)  # a reader that fails has told why
     return settings

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from config import domains, files, system
 from config.document import Mapping
+from config.problems import Problems
 from config.readers import (
     Many,
     Nullable,
@@ -66,18 +67,21 @@ def _check_site_rest(values: dict[str, Any], spot: Spot) -> None:
 
 
 def _check_settings(values: dict[str, Any], spot: Spot) -> None:
-    """Name the machine where the file does not; complain of no routes, and of more connections than open files."""
+    """Name the machine where the file does not; complain of no routes."""
     if values.get("hostname") is None:
         values["hostname"] = system.machine_name()
     if "routes" not in spot.mapping.entries:
         spot.complain("routes", "is missing; give at least one route, with domains and relay")
-    wanted = values.get("limits", Limits()).connections
+
+
+def check_open_files(limits: Limits, root: Mapping, problems: Problems) -> None:
+    """Complain of more connections than the system lets a process have."""
     most = system.most_connections()
-    if most is not None and wanted > most:
-        limits = spot.mapping.entries.get("limits", spot.mapping)
-        inner = limits.places.get("connections", limits.place) if isinstance(limits, Mapping) else limits.place
-        what = f"is {wanted}, and the system's hard limit of open files allows {most}"
-        spot.problems.add(inner, "limits.connections", f"{what}; lower it or raise that (ulimit -Hn, LimitNOFILE=)")
+    if most is not None and limits.connections > most:
+        node = root.entries.get("limits", root)
+        place = node.places.get("connections", node.place) if isinstance(node, Mapping) else node.place
+        what = f"is {limits.connections}, and the system's hard limit of open files allows {most}"
+        problems.add(place, "limits.connections", f"{what}; lower it or raise that (ulimit -Hn, LimitNOFILE=)")
 
 
 ROUTE: Final = Section(

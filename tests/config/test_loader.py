@@ -256,3 +256,14 @@ def test_a_secret_does_not_show():
     """In no repr, though it is the text itself."""
     assert "hunter2" not in repr([Secret("hunter2")])
     assert Secret("hunter2") == "hunter2"
+
+
+def test_who_only_looks_at_the_queue_needs_no_password(write):
+    """Without the routes nothing of them is read: no file, no variable."""
+    text = """\
+        queue: {directory: /tmp/q}
+        routes: [{domains: "*", relay: smtp://a.example, username: "${NONE}", password_file: /none}]
+    """
+    settings = load(write(text), {"DEFERD_ROUTES__0__TLS": "verify"}, routes=False)
+    assert settings.queue.directory == "/tmp/q"
+    assert settings.routes == ()
