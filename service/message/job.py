@@ -30,3 +30,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
 
 class JobError(Exception):
     """A file is no job. The message names the offender and says how to mend it; it becomes the `.why`."""
+
+
+def shown(text: str, most: int = 80) -> str:
+    """`text` quoted for a message to a person: what cannot be printed is escaped, and after `most` characters cut."""
+    return repr(text if len(text) <= most else text[: most - 1] + "…")

@@ -1,0 +1,218 @@
+"""A dropped message (RFC 5322): whom it is from and for, and its content as it will travel.
+
+Works on the octets of the header and copies the rest: nothing is parsed and written again, so what the contract does
+not name arrives as it was. The decisions that the contract leaves open:
+
+* The header ends at the blank line or at the first line that is no field, whichever comes first (as Python's email
+  package and most receivers see it). A message whose first line is no field has no header at all: the fields that are
+  added then get a blank line after them, so that its text does not become a header.
+* A leading `From ` line (an mbox separator) stays, with the added fields before it, and is no reason to end the header.
+* `Resent-` fields tell of an earlier sending (RFC 5322, 3.6.6): they are neither read nor removed.
+* X-Sender and X-Receiver fields may be folded; X-Receiver may list several addresses. Where the block at the top has
+  only one of the two, the other is taken from the message's own fields.
+* Header fields with control characters are refused (a bare CR has become a space before, as everywhere).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+import msgspec
+
+from service.message.address import check_sender
+from service.message.job import Job, JobError, shown
+from service.message.mailboxes import addresses_in
+from service.message.rules import Circumstances, ReadingRules, distinct
+from service.message.wire import normalise
+
+__all__ = ["complete", "header_of", "read_eml"]
+
+# The content has been normalised before any of these is applied: each CR begins a CRLF.
+_VALUE = rb"[ \t]*:([^\r]*(?:\r\n[ \t][^\r]*)*)\r\n"
+_NAMES = rb"bcc|date|message-id|return-path|sender|from|to|cc"
+_ENVELOPE_FIELD = re.compile(rb"(x-sender|x-receiver)" + _VALUE, re.IGNORECASE)
+_KNOWN_FIELD = re.compile(rb"(" + _NAMES + rb")" + _VALUE, re.IGNORECASE)
+# At most 500 at once: the engine keeps a mark for each round of a group, and a header may have millions of fields.
+_OTHER_FIELDS = re.compile(
+    rb"(?:(?!(?:" + _NAMES + rb")[ \t]*:)[!-9;-~]+" + _VALUE.replace(b"(", b"(?:", 1) + rb"){1,500}", re.I
+)
+_ANY_FIELD = re.compile(rb"[!-9;-~]+[ \t]*:")
+_CONTROL = re.compile(rb"[\x01-\x08\x0b\x0c\x0e-\x1f\x7f]")
+_FOLD = re.compile(rb"\r\n(?=[ \t])")
+_ADDRESS_TEXT = 1024 * 1024  # octets of address fields that are read, or 1 KiB a recipient where that is more
+
+
+class _Field(msgspec.Struct, frozen=True):
+    """A field that this module reads or removes: its name in lower case, its place, and its unfolded value."""
+
+    name: str
+    start: int
+    end: int
+    value: bytes
+
+
+class _Header(msgspec.Struct, frozen=True):
+    """A message's header: where it starts (after the envelope's block) and ends, and the fields of interest."""
+
+    start: int
+    end: int
+    fields: list[_Field]
+
+    def has(self, name: str) -> bool:
+        return any(field.name == name for field in self.fields)
+
+    def values(self, *names: str) -> Iterator[_Field]:
+        return (field for name in names for field in self.fields if field.name == name)
+
+
+def read_eml(data: bytes, circumstances: Circumstances) -> Job:
+    """The job that this message is (CONTRACT, Jobs). Raises `JobError`."""
+    rules = circumstances.rules
+    content = normalise(data)
+    block, start = _envelope_block(content, rules)
+    header = _scan(content, start, rules)
+    budget = _Budget(rules)
+    senders = [field for field in block if field.name == "x-sender"]
+    if len(senders) > 1:
+        raise JobError("there are two X-Sender lines: a message has one sender")
+    sender = _one_sender(senders[0], budget) if senders else _sender_of(header, budget)
+    receivers = [field for field in block if field.name == "x-receiver"] or header.values("to", "cc", "bcc")
+    recipients = distinct((address for field in receivers for address in _addresses(field, budget)), rules)
+    return Job(sender=sender, recipients=recipients, content=_completed(content, header, circumstances))
+
+
+def complete(data: bytes, circumstances: Circumstances) -> bytes:
+    """A message whose envelope is known, ready for the wire: Bcc removed, Date and Message-ID added where missing."""
+    content = normalise(data)
+    return _completed(content, _scan(content, 0, circumstances.rules), circumstances)
+
+
+def header_of(content: bytes) -> bytes:
+    """The header of normalised content: its fields, without the blank line after them."""
+    return content[: _header_end(content)]
+
+
+def _envelope_block(content: bytes, rules: ReadingRules) -> tuple[list[_Field], int]:
+    """The X-Sender and X-Receiver fields at the very top, and where what follows them starts."""
+    fields: list[_Field] = []
+    position = 0
+    while found := _ENVELOPE_FIELD.match(content, position):
+        if len(fields) > rules.recipients + 1:
+            raise JobError(f"there are more than {rules.recipients} X-Receiver lines: split the job")
+        fields.append(_field(found))
+        position = found.end()
+    return fields, position
+
+
+def _scan(content: bytes, start: int, rules: ReadingRules) -> _Header:
+    """Find the header's end and the fields of interest in it."""
+    fields: list[_Field] = []
+    position = _past_separator(content, start)
+    while True:
+        if others := _OTHER_FIELDS.match(content, position):
+            position = others.end()
+        elif found := _KNOWN_FIELD.match(content, position):
+            fields.append(_field(found))
+            position = found.end()
+            if len(fields) > rules.recipients + 1000:
+                raise JobError(
+                    f"the header has more than {len(fields) - 1} address fields and dates: that is no message"
+                )
+        else:
+            break
+    control = _CONTROL.search(content, 0, position)
+    if control:
+        line = content.count(b"\n", 0, control.start()) + 1
+        raise JobError(f"line {line}, in the header, holds the control character U+{control.group()[0]:04X}")
+    return _Header(start, position, fields)
+
+
+def _header_end(content: bytes) -> int:
+    position = _past_separator(content, 0)
+    while found := _OTHER_FIELDS.match(content, position) or _KNOWN_FIELD.match(content, position):
+        position = found.end()
+    return position
+
+
+def _past_separator(content: bytes, start: int) -> int:
+    """The position after an mbox `From ` line, where a header (or the blank line that ends an empty one) follows it."""
+    if not content.startswith(b"From ", start) or _ANY_FIELD.match(content, start):
+        return start
+    after = content.find(b"\r\n", start) + 2
+    return after if content.startswith(b"\r\n", after) or _ANY_FIELD.match(content, after) else start
+
+
+def _field(found: re.Match[bytes]) -> _Field:
+    return _Field(
+        found.group(1).decode().lower(), found.start(), found.end(), _FOLD.sub(b"", found.group(2)).strip(b" \t")
+    )
+
+
+class _Budget:
+    """How many octets of address fields may still be read: they are parsed in Python, on the reactor's thread."""
+
+    def __init__(self, rules: ReadingRules) -> None:
+        self._left = max(_ADDRESS_TEXT, 1024 * rules.recipients)
+
+    def text(self, field: _Field) -> str:
+        """The field's value as text. 8-bit octets that are no UTF-8 are tolerated in names, where they do no harm."""
+        self._left -= len(field.value)
+        if self._left < 0:
+            raise JobError(f"the address fields are too long (at {_title(field)}): split the job")
+        return field.value.decode("utf-8", "replace")
+
+
+def _addresses(field: _Field, budget: _Budget) -> list[str]:
+    try:
+        return addresses_in(budget.text(field))
+    except JobError as error:
+        raise JobError(f"{_title(field)}: {error}") from None
+
+
+def _one_sender(field: _Field, budget: _Budget) -> str:
+    """The address in X-Sender or Return-Path, which may be the null sender."""
+    if field.value == b"<>":
+        return ""
+    addresses = _addresses(field, budget)
+    if len(addresses) != 1:
+        raise JobError(f"{_title(field)}: {shown(budget.text(field))} is not one address (or <> for the null sender)")
+    return check_sender(addresses[0])
+
+
+def _sender_of(header: _Header, budget: _Budget) -> str:
+    """The envelope sender by the message's own fields. Of several authors the first is the one to tell of trouble."""
+    for field in header.values("return-path"):
+        return _one_sender(field, budget)
+    for field in header.values("sender", "from"):
+        for address in _addresses(field, budget):
+            return address
+    raise JobError(
+        "there is no sender: begin the file with X-Sender: and X-Receiver: lines (a byte order mark or a blank line "
+        "before them hides them), or give the message a From field"
+    )
+
+
+def _completed(content: bytes, header: _Header, circumstances: Circumstances) -> bytes:
+    """The content with Bcc removed and with Date and Message-ID at the top where they were missing."""
+    added = b""
+    if not header.has("date"):
+        added = f"Date: {circumstances.date()}\r\n".encode()
+    if not header.has("message-id"):
+        added += f"Message-ID: {circumstances.message_id()}\r\n".encode()
+    blind = [field for field in header.fields if field.name == "bcc"]
+    if not added and not blind and not header.start:
+        return content
+    kept: list[bytes] = [added]
+    position = header.start
+    for field in blind:
+        kept.append(content[position : field.start])
+        position = field.end
+    if position == header.end and not any(kept[1:]) and not content.startswith(b"\r\n", position):
+        kept.append(b"\r\n")  # no field of its own is left: what follows is text, and must not join the header
+    kept.append(content[position:])
+    return b"".join(kept)
+
+
+def _title(field: _Field) -> str:
+    return "-".join(part.capitalize() for part in field.name.split("-"))

@@ -1,0 +1,204 @@
+"""A job in JSON or YAML: its keys, and the job they make (CONTRACT, Jobs).
+
+It comes in two forms. A letter (`from`, `to`, `subject`, `text`, …) is composed here; a message (`sender`,
+`recipients`, `message`) is taken as it is. Keys of one form in the other, unknown keys and wrong types are refused.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from datetime import datetime
+from typing import Any
+
+import msgspec
+
+from config.units import duration
+from service.message.address import check_sender, first_control
+from service.message.compose import Attachment, Letter, compose
+from service.message.eml import complete
+from service.message.job import InDoubt, Job, JobError, shown
+from service.message.mailboxes import Mailbox, addresses_in, parse_mailboxes
+from service.message.rules import Circumstances, distinct
+
+__all__ = ["read_structured"]
+
+_LONGEST_KEY = 255  # characters
+_LARGEST_TAGS = 16 * 1024  # octets as JSON: they are kept with the job and written into each result
+_TIME = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(?:\.\d{1,9})? ?(?:[Zz]|[+-]\d\d:\d\d)")
+_MORE_THAN_MICROSECONDS = re.compile(r"(\.\d{6})\d+")
+
+_Lines = str | list[str]
+
+
+class _File(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """The file as it is written. Absent keys and nulls are the same."""
+
+    author: str | None = msgspec.field(name="from", default=None)
+    to: _Lines | None = None
+    cc: _Lines | None = None
+    bcc: _Lines | None = None
+    subject: str | None = None
+    text: str | None = None
+    html: str | None = None
+    attachments: list[Attachment] | None = None
+    headers: dict[str, Any] | None = None
+    sender: str | None = None
+    recipients: _Lines | None = None
+    message: str | None = None
+    not_before: str | None = None
+    expires: str | int | float | None = None
+    key: str | None = None
+    in_doubt: InDoubt | None = None
+    tags: dict[str, Any] | None = None
+
+
+_LETTER_KEYS = ("author", "to", "cc", "bcc", "subject", "text", "html", "attachments", "headers")
+
+
+def read_structured(value: Any, circumstances: Circumstances) -> Job:
+    """The job that these keys and values, read from JSON or YAML, make. Raises `JobError` with the key's path."""
+    if not isinstance(value, dict):
+        raise JobError("a job is a mapping of keys (from, to, subject, text, …) to values")
+    try:
+        file = msgspec.convert(value, _File)
+    except msgspec.ValidationError as error:
+        raise JobError(_told(str(error))) from None
+    sender, recipients, content = (_taken if file.message is not None else _written)(file, circumstances)
+    return Job(
+        sender=sender,
+        recipients=recipients,
+        content=content,
+        not_before=None if file.not_before is None else _time(file.not_before),
+        expires=None if file.expires is None else _span(file.expires),
+        key=None if file.key is None else _key(file.key),
+        in_doubt=file.in_doubt or "retry",
+        tags=_tags(file.tags or {}),
+    )
+
+
+def _told(error: str) -> str:
+    """A validation error with its path first: "attachments[0].path: Expected `str`, got `int`"."""
+    what, _, path = error.partition(" - at `$")
+    path = path.rstrip("`").lstrip(".")
+    hint = ": put it in quotes" if "Expected `str" in what and "got `" in what and "array" not in what else ""
+    return f"{path}: {what}{hint}" if path else what
+
+
+def _taken(file: _File, circumstances: Circumstances) -> tuple[str, tuple[str, ...], bytes]:
+    """Sender, recipients and content of the form that brings a whole message."""
+    for name in _LETTER_KEYS:
+        if getattr(file, name) is not None:
+            raise JobError(f"{name.replace('author', 'from')}: a job has this or a message, not both")
+    if file.sender is None or file.recipients is None:
+        missing = "sender" if file.sender is None else "recipients"
+        raise JobError(f'{missing}: a job with a message needs this too (the null sender is "")')
+    recipients = distinct(_each(file.recipients, "recipients"), circumstances.rules)
+    try:
+        message = (file.message or "").encode()
+        return _sender(file.sender), recipients, complete(message, circumstances)
+    except UnicodeEncodeError:
+        raise JobError("message: it holds half of a surrogate pair") from None
+    except JobError as error:
+        raise JobError(f"message: {error}") if not str(error).startswith("sender") else error from None
+
+
+def _written(file: _File, circumstances: Circumstances) -> tuple[str, tuple[str, ...], bytes]:
+    """Sender, recipients and content of the form that brings the parts of a letter."""
+    if file.recipients is not None:
+        raise JobError("recipients: this goes with a message; a letter has to, cc and bcc")
+    if file.author is None:
+        raise JobError("from: this is missing (or sender, recipients and message, if the message is written already)")
+    authors = _mailboxes(file.author, "from")
+    if len(authors) != 1:
+        raise JobError(f"from: {shown(file.author)} is not one address")
+    to, cc, bcc = (_mailboxes(lines, name) for name, lines in (("to", file.to), ("cc", file.cc), ("bcc", file.bcc)))
+    recipients = distinct((mailbox.address for mailbox in (*to, *cc, *bcc)), circumstances.rules)
+    sender = authors[0].address if file.sender is None else _sender(file.sender)
+    letter = Letter(
+        author=authors[0],
+        to=to,
+        cc=cc,
+        subject=file.subject,
+        text=file.text,
+        html=file.html,
+        attachments=file.attachments or (),
+        headers=_headers(file.headers or {}),
+    )
+    return sender, recipients, compose(letter, circumstances)
+
+
+def _sender(text: str) -> str:
+    if text in ("", "<>"):
+        return ""
+    addresses = list(_each(text, "sender"))
+    if len(addresses) != 1:
+        raise JobError(f'sender: {shown(text)} is not one address (or "" for the null sender)')
+    return check_sender(addresses[0])
+
+
+def _mailboxes(lines: _Lines | None, name: str) -> list[Mailbox]:
+    try:
+        return [mailbox for line in _listed(lines) for mailbox in parse_mailboxes(line)]
+    except JobError as error:
+        raise JobError(f"{name}: {error}") from None
+
+
+def _each(lines: _Lines, name: str) -> Iterable[str]:
+    for line in _listed(lines):
+        try:
+            yield from addresses_in(line)
+        except JobError as error:
+            raise JobError(f"{name}: {error}") from None
+
+
+def _listed(lines: _Lines | None) -> list[str]:
+    return [lines] if isinstance(lines, str) else lines or []
+
+
+def _headers(headers: dict[str, Any]) -> dict[str, str]:
+    for name, value in headers.items():
+        if not isinstance(value, str):
+            raise JobError(f"headers: {shown(name)} has a value that is no text: put it in quotes")
+    return headers
+
+
+def _time(text: str) -> float:
+    """Seconds since the epoch of an RFC 3339 time (a space for the T will do, as YAML writes it)."""
+    problem = JobError(f"not_before: {shown(text)} is no time with an offset: write it as 2026-12-01T08:00:00Z")
+    if not _TIME.fullmatch(text) or not text.isascii():
+        raise problem
+    try:
+        plain = _MORE_THAN_MICROSECONDS.sub(r"\1", text.upper())
+        return datetime.fromisoformat(plain[:11] + plain[11:].replace(" ", "")).timestamp()
+    except (ValueError, OverflowError):
+        raise problem from None
+
+
+def _span(value: str | float) -> float:
+    """Seconds, more than none, of a duration such as 2d or 90s; a number is seconds."""
+    try:
+        seconds = duration(value if isinstance(value, str) else format(value, "f"))
+    except ValueError as error:
+        raise JobError(f"expires: {shown(str(value))} {error}") from None
+    if not seconds > 0:
+        raise JobError("expires: nothing can be delivered in no time: write 2d, 4h, 30m")
+    return seconds
+
+
+def _key(text: str) -> str:
+    if not 0 < len(text) <= _LONGEST_KEY or first_control(text) is not None:
+        raise JobError(
+            f"key: {shown(text)} is empty, longer than {_LONGEST_KEY} characters or holds a control character"
+        )
+    return text
+
+
+def _tags(tags: dict[str, Any]) -> dict[str, Any]:
+    try:
+        size = len(msgspec.json.encode(tags))
+    except (ValueError, OverflowError) as error:
+        raise JobError(f"tags: these cannot be kept as JSON: {error}") from None
+    if size > _LARGEST_TAGS:
+        raise JobError(f"tags: these are over {_LARGEST_TAGS} octets as JSON: keep them elsewhere, by the job's key")
+    return tags
