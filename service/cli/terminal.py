@@ -1,0 +1,53 @@
+"""What the commands print: tables for people where a terminal shows them, else plain text or JSON.
+
+What a server or a file said is never acted on by the terminal: whatever cannot be printed is escaped, and nothing is
+taken for markup.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import click
+import msgspec
+
+
+def clean(text: object) -> str:
+    """`text` with everything escaped that a terminal might act on; "" for None."""
+    if text is None:
+        return ""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in str(text))
+
+
+def print_json(value: Any) -> None:
+    """Print a value, structs and all, as one line of JSON in ASCII."""
+    text = json.dumps(msgspec.to_builtins(value)).replace("\x7f", "\\u007f")
+    click.echo(text)
+
+
+def print_table(titles: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """Print rows under titles: as a table on a terminal, else in aligned columns."""
+    cells = [[clean(cell) for cell in row] for row in rows]
+    if sys.stdout.isatty():
+        _print_rich(titles, cells)
+        return
+    widths = [max(map(len, column)) for column in zip(titles, *cells, strict=True)]
+    for row in ([title.upper() for title in titles], *cells):
+        click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def _print_rich(titles: Sequence[str], cells: Sequence[Sequence[str]]) -> None:
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    for title in titles:
+        table.add_column(title, overflow="fold")
+    for row in cells:
+        table.add_row(*(Text(cell) for cell in row))
+    Console().print(table)
