@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal, Protocol
 
 import msgspec
-from deferred.defer import Deferred
 
+from deferred.defer import Deferred
 from service.message.job import InDoubt, Job
 from service.message.outcome import Outcome, Phase, State
 
@@ -172,6 +172,9 @@ class Store(Protocol):
         """Retry, hold, release or remove the jobs with these ids, or of this site, or all (both None); fire with
         how many jobs changed. Raises `UnknownJob` by its errback where an id is not in the queue."""
 
+    def purge(self, before: float) -> Deferred[list[str]]:
+        """Forget jobs finished before then; fire with the names of their results."""
+
     def show(self, id: str) -> JobView | None:
         """One job, whether finished or not."""
 
@@ -183,9 +186,6 @@ class Store(Protocol):
 
     def probe(self) -> Deferred[None]:
         """Commit something small: fires where the store can be written, fails with what is wrong where not."""
-
-    def purge(self, before: float) -> Deferred[list[str]]:
-        """Forget jobs finished before then; fire with the names of their results."""
 
     def close(self) -> Deferred[None]:
         """Commit what is under way and let go."""

@@ -1,0 +1,175 @@
+"""Statements by which an operator, a new configuration or the calendar changes what waits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Container, Iterable, Sequence
+from typing import Any, Final
+
+import apsw
+
+from service.queue.ids import id_number
+from service.queue.owing import Changed
+from service.queue.settling import bring_up_to_date
+from service.queue.store import Change, Source, UnknownJob
+
+SLICE: Final = 500
+"""Jobs in one transaction of a change that goes through the whole queue."""
+
+REMOVED: Final = "removed from the queue by the operator"
+
+
+def jobs_to_change(connection: apsw.Connection, ids: Iterable[str] | None, site: str | None) -> list[int]:
+    """The jobs that a change speaks of, in order. Raises `UnknownJob` for an id that is not in the queue."""
+    if ids is not None:
+        return [_open_job(connection, id) for id in dict.fromkeys(ids)]
+    if site is not None:
+        rows = connection.execute("SELECT job FROM delivery WHERE state IN (0, 1, 2) AND site = ?", (site,))
+        return sorted(job for (job,) in rows)
+    return [job for (job,) in connection.execute("SELECT DISTINCT job FROM delivery ORDER BY job")]
+
+
+def _open_job(connection: apsw.Connection, id: str) -> int:
+    number = id_number(id)
+    if number is None or not connection.execute("SELECT 1 FROM delivery WHERE job = ? LIMIT 1", (number,)).fetchone():
+        raise UnknownJob(f"{id} is not in the queue")
+    return number
+
+
+def change_jobs(
+    connection: apsw.Connection, change: Change, jobs: Sequence[int], site: str | None, now: float
+) -> list[Changed]:
+    """Change these jobs, or of each only what goes to `site`; return those that were changed."""
+    apply = {"retry": _retry, "hold": _hold, "release": _release, "remove": _remove}[change]
+    changed = []
+    for job in jobs:
+        if apply(connection, job, site, now):
+            state = bring_up_to_date(connection, job, now)
+            changed.append((job, state not in ("queued", "held")))
+    return changed
+
+
+def _retry(connection: apsw.Connection, job: int, site: str | None, now: float) -> bool:
+    # What is in flight is as good as due now, and counts; what is held stays held.
+    sites = connection.execute(
+        "SELECT site FROM delivery WHERE job = ?1 AND (?2 IS NULL OR site = ?2) AND state < 2", (job, site)
+    ).fetchall()
+    connection.execute(
+        "UPDATE delivery SET due = min(due, ?3) WHERE job = ?1 AND (?2 IS NULL OR site = ?2) AND state = 0",
+        (job, site, now),
+    )
+    connection.executemany("INSERT OR IGNORE INTO retried VALUES (?)", sites)
+    return bool(sites)
+
+
+def _hold(connection: apsw.Connection, job: int, site: str | None, _: float) -> bool:
+    connection.execute(
+        "UPDATE delivery SET hold = (state = 1), state = iif(state = 0, 2, state)"
+        " WHERE job = ?1 AND (?2 IS NULL OR site = ?2) AND state < 2 AND NOT hold",
+        (job, site),
+    )
+    return bool(connection.changes())
+
+
+def _release(connection: apsw.Connection, job: int, site: str | None, now: float) -> bool:
+    connection.execute(
+        "UPDATE delivery SET hold = 0, due = min(due, ?3), state = iif(state = 2, 0, state)"
+        " WHERE job = ?1 AND (?2 IS NULL OR site = ?2) AND (state = 2 OR hold)",
+        (job, site, now),
+    )
+    return bool(connection.changes())
+
+
+def _remove(connection: apsw.Connection, job: int, site: str | None, now: float) -> bool:
+    """End the job: its waiting recipients fail without a report; an attempt under way finds its claim gone."""
+    connection.execute("DELETE FROM delivery WHERE job = ?1 AND (?2 IS NULL OR site = ?2)", (job, site))
+    removed = bool(connection.changes())
+    connection.execute(
+        "UPDATE recipient SET state = 'failed', text = ?3, at = ?4, code = NULL, enhanced = NULL, host = NULL,"
+        " phase = NULL WHERE job = ?1 AND (?2 IS NULL OR site = ?2) AND state = 'waiting'",
+        (job, site, REMOVED, now),
+    )
+    return removed
+
+
+def reroute_slice(
+    connection: apsw.Connection, state: str, after: int, site_of: Callable[[str], str]
+) -> tuple[int | None, int, bool]:
+    """Give the waiting recipients of the next jobs in `state` after job number `after` their sites anew.
+
+    Returns the last job looked at (None where none was left), how many messages moved, and whether something in
+    flight had to be passed over.
+    """
+    rows = connection.execute("SELECT id FROM job WHERE state = ? AND id > ? ORDER BY id LIMIT ?", (state, after, 200))
+    jobs = [job for (job,) in rows]
+    moved = 0
+    skipped = False
+    for job in jobs:
+        one_moved, one_skipped = reroute_job(connection, job, site_of)
+        moved += one_moved
+        skipped = skipped or one_skipped
+    return (jobs[-1] if jobs else None), moved, skipped
+
+
+def reroute_job(connection: apsw.Connection, job: int | None, site_of: Callable[[str], str]) -> tuple[bool, bool]:
+    """Give one job's waiting recipients their sites anew; return whether any moved and whether any is in flight."""
+    flying = {site for (site,) in connection.execute("SELECT site FROM delivery WHERE job = ? AND state = 1", (job,))}
+    rows: list[Any] = connection.execute(
+        "SELECT position, address, site FROM recipient WHERE job = ? AND state = 'waiting'", (job,)
+    ).fetchall()
+    moves = [(site_of(address), site, position) for position, address, site in rows if site not in flying]
+    moves = [move for move in moves if move[0] != move[1]]
+    for new, old in dict.fromkeys((new, old) for new, old, _ in moves):
+        connection.execute(
+            "INSERT OR IGNORE INTO delivery (job, site, state, due, attempts, warned, hold)"
+            " SELECT job, ?, state, due, attempts, warned, hold FROM delivery WHERE job = ? AND site = ?",
+            (new, job, old),
+        )
+    connection.executemany(
+        "UPDATE recipient SET site = ? WHERE job = ? AND position = ?", [(new, job, at) for new, _, at in moves]
+    )
+    if moves:
+        connection.execute(
+            "DELETE FROM delivery WHERE job = ?1 AND state <> 1 AND NOT EXISTS"
+            " (SELECT 1 FROM recipient r WHERE r.job = ?1 AND r.site = delivery.site AND r.state = 'waiting')",
+            (job,),
+        )
+    return bool(moves), bool(flying)
+
+
+def purge_slice(
+    connection: apsw.Connection, before: float, now: float, present: Callable[[Source], bool]
+) -> tuple[list[str], bool]:
+    """Forget some jobs that were finished before then; return the names of their results, and whether more may follow.
+
+    A job whose dropped file is `present` still is kept for as long again: without its row the file would be taken anew.
+    """
+    rows: list[Any] = connection.execute(
+        "SELECT id, result, file, inode, mtime_ns, octets FROM job WHERE finished_at < ? LIMIT ?", (before, SLICE)
+    ).fetchall()
+    kept = {row[0] for row in rows if row[2] is not None and present(Source(row[2], row[3], row[4], row[5]))}
+    connection.executemany("UPDATE job SET finished_at = ? WHERE id = ?", [(now, job) for job in kept])
+    gone = [(row[0],) for row in rows if row[0] not in kept]
+    for table, column in (("job", "id"), ("recipient", "job"), ("owed", "job")):
+        connection.executemany(f"DELETE FROM {table} WHERE {column} = ?", gone)  # noqa: S608 (names from the line above)
+    return [row[1] for row in rows if row[0] not in kept], len(rows) == SLICE
+
+
+def drop_left_pieces(connection: apsw.Connection, after: int, staging: Container[int]) -> int | None:
+    """Delete up to 4 pieces (1 MiB) without an unfinished job, looking after job number `after`, but for those that
+    are being put in (`staging`).
+
+    Returns the job to go on after, None when there is nothing more. Freeing a large content at once would stall
+    the reactor, and the pieces of a job that never came to be are left over by a crash.
+    """
+    while True:
+        job: int | None = connection.execute("SELECT min(job) FROM piece WHERE job > ?", (after,)).get
+        if job is None:
+            return None
+        row = connection.execute("SELECT finished_at IS NULL FROM job WHERE id = ?", (job,)).fetchone()
+        if job not in staging and (row is None or not row[0]):
+            break
+        after = job
+    connection.execute(
+        "DELETE FROM piece WHERE rowid IN (SELECT rowid FROM piece WHERE job = ? ORDER BY number LIMIT 4)", (job,)
+    )
+    return job - 1

@@ -1,0 +1,52 @@
+"""Job ids: an integer in time order inside, a short text outside.
+
+An id is the millisecond it was made in, counted from 2025, above 16 random bits; one made in the same millisecond, or
+after the clock went back, is the last one plus 1, so that ids of one store never go back. The text has twelve digits of
+Crockford's base 32 in lower case: it sorts as the number does, is read in either case, and is safe in a file name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from random import Random
+from typing import Final
+
+_DIGITS: Final = "0123456789abcdefghjkmnpqrstvwxyz"
+_WIDTH: Final = 12
+_VALUES: Final = {digit: value for value, digit in enumerate(_DIGITS)} | {"o": 0, "i": 1, "l": 1}
+_ZERO: Final = 1_735_689_600_000  # 2025-01-01 in milliseconds since the epoch
+_RANDOM_BITS: Final = 16
+
+
+def id_text(number: int) -> str:
+    """The id as users meet it."""
+    return "".join(_DIGITS[(number >> shift) & 31] for shift in range(5 * (_WIDTH - 1), -1, -5))
+
+
+def id_number(text: str) -> int | None:
+    """The number of an id's text, None where the text is no id."""
+    if len(text) != _WIDTH:
+        return None
+    number = 0
+    for digit in text.lower():
+        value = _VALUES.get(digit)
+        if value is None:
+            return None
+        number = number << 5 | value
+    return number
+
+
+class Ids:
+    """Makes ids, each greater than the one before and than `last`."""
+
+    def __init__(self, wall_time: Callable[[], float], random: Random, last: int = 0) -> None:
+        self._wall_time = wall_time
+        self._random = random
+        self._last = last
+
+    def mint(self) -> int:
+        """A new id."""
+        elapsed = max(0, int(self._wall_time() * 1000) - _ZERO)
+        number = elapsed << _RANDOM_BITS | self._random.getrandbits(_RANDOM_BITS)
+        self._last = max(self._last + 1, number)
+        return self._last

@@ -1,0 +1,140 @@
+"""Statements that look: how jobs stand, in the words of the contract."""
+
+from __future__ import annotations
+
+import heapq
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import apsw
+import msgspec
+
+from service.message.outcome import Phase, State
+from service.queue.ids import id_number, id_text
+from service.queue.store import Counts, JobState, JobView, RecipientView, SiteBacklog
+
+_STATE: Final = {state.value: state for state in State}
+_PHASE: Final = {phase.value: phase for phase in Phase}
+_decode_tags = msgspec.json.Decoder(dict[str, Any]).decode
+
+_JOB: Final = "SELECT id, name, state, attempts, accepted_at, finished_at, tags, result FROM job "
+_OF_STATE: Final = "SELECT id FROM job WHERE state = ? ORDER BY id LIMIT ?"
+_OF_STATE_AND_SITE: Final = """
+SELECT id FROM job WHERE state = ? AND EXISTS (SELECT 1 FROM recipient r WHERE r.job = job.id AND r.site = ?)
+ORDER BY id LIMIT ?
+"""
+_OPEN_AT_SITE: Final = "SELECT DISTINCT job FROM delivery WHERE state IN (0, 1, 2) AND site = ? ORDER BY job LIMIT ?"
+_HELD_OR_QUEUED_AT_SITE: Final = """
+SELECT DISTINCT d.job FROM delivery d JOIN job j ON j.id = d.job
+WHERE d.state IN (0, 1, 2) AND d.site = ? AND j.state = ? ORDER BY d.job LIMIT ?
+"""
+
+
+def rfc3339(seconds: float | None) -> str | None:
+    """Seconds since the epoch as RFC 3339 in UTC, to the millisecond."""
+    if seconds is None:
+        return None
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S.") + f"{int(seconds * 1000) % 1000:03d}Z"
+
+
+def view(connection: apsw.Connection, job: int) -> tuple[str, JobView] | None:
+    """The name of the job's result and how the job stands; None where there is no such job."""
+    row = connection.execute(_JOB + "WHERE id = ?", (job,)).fetchone()
+    if row is None:
+        return None
+    due = None
+    if row[5] is None:
+        due = connection.execute("SELECT min(due) FROM delivery WHERE job = ? AND state < 2 AND NOT hold", (job,)).get
+    recipients = tuple(
+        RecipientView(
+            address=r[0],
+            state=_STATE[r[1]],
+            code=r[2],
+            enhanced=r[3] or None,
+            text=r[4],
+            host=r[5] or None,
+            phase=None if r[6] is None else _PHASE[r[6]],
+            at=rfc3339(r[7]),
+        )
+        for r in connection.execute(
+            "SELECT address, state, code, enhanced, text, host, phase, at FROM recipient WHERE job = ?"
+            " ORDER BY position",
+            (job,),
+        )
+    )
+    accepted_at = rfc3339(row[4])
+    assert accepted_at is not None
+    return row[7], JobView(
+        id=id_text(row[0]),
+        name=row[1],
+        state=row[2],
+        attempts=row[3],
+        next_attempt=rfc3339(due),
+        recipients=recipients,
+        accepted_at=accepted_at,
+        finished_at=rfc3339(row[5]),
+        tags=_decode_tags(row[6]) if row[6] != "{}" else {},
+    )
+
+
+def show(connection: apsw.Connection, id: str) -> JobView | None:
+    """One job, whether finished or not."""
+    number = id_number(id)
+    found = None if number is None else view(connection, number)
+    return None if found is None else found[1]
+
+
+def list_jobs(connection: apsw.Connection, site: str | None, state: JobState | None, limit: int) -> list[JobView]:
+    """Jobs, oldest first; without `state`, those that are not finished."""
+    views = (view(connection, job) for job in _ids(connection, site, state, limit))
+    return [found[1] for found in views if found is not None]
+
+
+def _ids(connection: apsw.Connection, site: str | None, state: JobState | None, limit: int) -> list[int]:
+    if site is None:
+        # Two looks into the index by state rather than one through all finished jobs.
+        runs = [
+            [id for (id,) in connection.execute(_OF_STATE, (one, limit))]
+            for one in (("queued", "held") if state is None else (state,))
+        ]
+        return list(heapq.merge(*runs))[:limit]
+    if state is None:
+        return [id for (id,) in connection.execute(_OPEN_AT_SITE, (site, limit))]
+    if state in ("queued", "held"):
+        return [id for (id,) in connection.execute(_HELD_OR_QUEUED_AT_SITE, (site, state, limit))]
+    return [id for (id,) in connection.execute(_OF_STATE_AND_SITE, (state, site, limit))]
+
+
+def count(connection: apsw.Connection) -> Counts:
+    """How much waits: from the tally and the first entry of an index."""
+    jobs = dict(connection.execute("SELECT state, jobs FROM tally"))
+    oldest = connection.execute(
+        "SELECT min(accepted_at) FROM ("
+        "SELECT * FROM (SELECT accepted_at FROM job WHERE state = 'queued' ORDER BY id LIMIT 1) UNION ALL "
+        "SELECT * FROM (SELECT accepted_at FROM job WHERE state = 'held' ORDER BY id LIMIT 1))"
+    ).get
+    return Counts(jobs["queued"] + jobs["held"], jobs["held"], oldest)
+
+
+NEXT_SITE: Final = (
+    "SELECT site, due FROM delivery WHERE state = 0 AND (site, due) > (?, 9e999) ORDER BY site, due LIMIT 1"
+)
+FIRST_DUE: Final = "SELECT due FROM delivery WHERE state = 0 AND site = ? ORDER BY due LIMIT 1"
+
+
+def backlog(connection: apsw.Connection) -> list[SiteBacklog]:
+    """Each site with ready messages and when its first is due: one step in the index for each site."""
+    found: list[SiteBacklog] = []
+    site = ""
+    while True:
+        row = connection.execute(NEXT_SITE, (site,)).fetchone()
+        if row is None:
+            return found
+        found.append(SiteBacklog(*row))
+        site = row[0]
+
+
+def next_due(connection: apsw.Connection, site: str) -> float | None:
+    """When the first ready message of `site` is due."""
+    due: float | None = connection.execute(FIRST_DUE, (site,)).get
+    return due

@@ -1,0 +1,186 @@
+"""The tables, and how a connection to them is opened.
+
+    job        one message; stays for 7 days after its end, for its result, its key and its dropped file's identity
+    recipient  one address of a job and what its last try brought; `site` is where it goes next
+    delivery   (job, site): the waiting recipients that travel together; gone when none of them waits
+    content    the message of a job that fits in one piece; gone when the job ends
+    piece      the message of a larger job, in rows of 256 KiB; pieces without an unfinished job are left-overs
+    owed       jobs whose result file does not yet show how they stand
+    retried    sites that a command asked to be tried now
+    tally      how many jobs there are in each state, kept by triggers, so that nobody counts a million rows
+    meta       single values: the routes' fingerprint, the last probe
+
+`delivery_open` serves everything the scheduler asks: what is due at a site (state, site, due), which sites there are
+(a skip-scan by site), and what a dead daemon had claimed (state). Nothing of it grows with a backlog elsewhere.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Final
+
+import apsw
+
+from service.queue.store import StoreFailed
+
+VERSION: Final = 1
+PIECE: Final = 256 * 1024
+"""Octets of content in one row: content up to this size is one piece and travels with its claim."""
+
+READY: Final = 0
+CLAIMED: Final = 1
+HELD: Final = 2
+
+TABLES: Final = """
+CREATE TABLE meta (name TEXT PRIMARY KEY, value ANY) STRICT, WITHOUT ROWID;
+CREATE TABLE tally (state TEXT PRIMARY KEY, jobs INTEGER NOT NULL) STRICT, WITHOUT ROWID;
+INSERT INTO tally VALUES ('queued', 0), ('held', 0), ('delivered', 0), ('failed', 0), ('partly', 0);
+
+CREATE TABLE job (
+    id INTEGER PRIMARY KEY,
+    name TEXT NOT NULL,          -- the dropped file's name without its ending
+    result TEXT NOT NULL,        -- what its result file is called, without the ending
+    state TEXT NOT NULL,
+    attempts INTEGER NOT NULL DEFAULT 0,
+    sender TEXT NOT NULL,
+    accepted_at REAL NOT NULL,
+    expires_at REAL,
+    finished_at REAL,
+    in_doubt TEXT NOT NULL,
+    size INTEGER NOT NULL,
+    eight_bit INTEGER NOT NULL,
+    pieces INTEGER NOT NULL,
+    tags TEXT NOT NULL,          -- a JSON object
+    key TEXT,
+    inode INTEGER, mtime_ns INTEGER, octets INTEGER, file TEXT   -- the dropped file
+) STRICT;
+CREATE INDEX job_state ON job (state);
+CREATE UNIQUE INDEX job_result ON job (result);
+CREATE INDEX job_finished ON job (finished_at) WHERE finished_at IS NOT NULL;
+CREATE INDEX job_key ON job (key) WHERE key IS NOT NULL;
+CREATE UNIQUE INDEX job_source ON job (inode, mtime_ns, octets, file) WHERE inode IS NOT NULL;
+CREATE TRIGGER job_added AFTER INSERT ON job BEGIN
+    UPDATE tally SET jobs = jobs + 1 WHERE state = NEW.state;
+END;
+CREATE TRIGGER job_moved AFTER UPDATE OF state ON job WHEN OLD.state <> NEW.state BEGIN
+    UPDATE tally SET jobs = jobs + 1 WHERE state = NEW.state;
+    UPDATE tally SET jobs = jobs - 1 WHERE state = OLD.state;
+END;
+CREATE TRIGGER job_gone AFTER DELETE ON job BEGIN
+    UPDATE tally SET jobs = jobs - 1 WHERE state = OLD.state;
+END;
+
+CREATE TABLE recipient (
+    job INTEGER NOT NULL,
+    position INTEGER NOT NULL,
+    address TEXT NOT NULL,
+    site TEXT NOT NULL,
+    state TEXT NOT NULL DEFAULT 'waiting',
+    code INTEGER, enhanced TEXT, text TEXT, host TEXT, phase TEXT, at REAL,
+    PRIMARY KEY (job, position)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE delivery (
+    job INTEGER NOT NULL,
+    site TEXT NOT NULL,
+    state INTEGER NOT NULL DEFAULT 0,    -- 0 ready, 1 claimed, 2 held
+    due REAL NOT NULL,
+    attempts INTEGER NOT NULL DEFAULT 0,
+    warned INTEGER NOT NULL DEFAULT 0,
+    lease INTEGER NOT NULL DEFAULT 0,    -- which claim has it: a settlement counts only for the claim it answers
+    started INTEGER NOT NULL DEFAULT 0,  -- claims since the last settlement: more than one, and a daemon died in one
+    hold INTEGER NOT NULL DEFAULT 0,     -- to be held as soon as its claim ends
+    PRIMARY KEY (job, site)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX delivery_open ON delivery (state, site, due);
+
+CREATE TABLE content (job INTEGER PRIMARY KEY, data BLOB NOT NULL) STRICT;
+CREATE TABLE piece (
+    job INTEGER NOT NULL, number INTEGER NOT NULL, data BLOB NOT NULL, PRIMARY KEY (job, number)
+) STRICT;
+CREATE TABLE owed (job INTEGER PRIMARY KEY, version INTEGER NOT NULL) STRICT;
+CREATE TABLE retried (site TEXT PRIMARY KEY) STRICT, WITHOUT ROWID;
+"""
+
+FAULTS: Final = (
+    apsw.BusyError,
+    apsw.CantOpenError,
+    apsw.CorruptError,
+    apsw.FullError,
+    apsw.IOError,
+    apsw.LockedError,
+    apsw.NoMemError,
+    apsw.NotADBError,
+    apsw.PermissionsError,
+    apsw.ProtocolError,
+    apsw.ReadOnlyError,
+)
+"""What is wrong with the store or its disk, not with an operation."""
+
+
+def open_writer(path: Path, *, busy_timeout: float = 0) -> apsw.Connection:
+    """A connection that may write; the database is made, readable by its owner only, where there is none.
+
+    `busy_timeout` is how many seconds a statement may wait for another's lock. Raises `StoreFailed`.
+    """
+    try:
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READWRITE)
+        # Opening and the first statements may meet the lock of a command that does the same; that is over soon.
+        connection.set_busy_timeout(10_000)
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute("PRAGMA wal_autocheckpoint = 4000")
+        connection.execute("PRAGMA journal_size_limit = 67108864")
+        connection.execute("PRAGMA cache_size = -16384")
+        _make_tables(connection, path)
+        connection.set_busy_timeout(int(busy_timeout * 1000))
+    except (*FAULTS, OSError) as error:
+        raise StoreFailed(explain(path, error)) from error
+    return connection
+
+
+def open_reader(path: Path, *, busy_timeout: float) -> apsw.Connection:
+    """A connection that only looks. Raises `StoreFailed`."""
+    try:
+        if not path.exists():
+            raise StoreFailed(f"{path} does not exist: no deferd has worked in this directory yet")
+        connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY)
+        connection.set_busy_timeout(int(busy_timeout * 1000))
+        _check_version(connection, path)
+    except (*FAULTS, OSError) as error:
+        raise StoreFailed(explain(path, error)) from error
+    return connection
+
+
+def _make_tables(connection: apsw.Connection, path: Path) -> None:
+    if connection.pragma("user_version") == 0:
+        with connection:
+            connection.execute("BEGIN IMMEDIATE") if not connection.in_transaction else None
+            # Asked again under the lock: a command may have made them meanwhile.
+            if connection.pragma("user_version") == 0:
+                connection.execute(TABLES)
+                connection.execute(f"PRAGMA user_version = {VERSION}")
+    _check_version(connection, path)
+
+
+def _check_version(connection: apsw.Connection, path: Path) -> None:
+    version = connection.pragma("user_version")
+    if version == 0:
+        raise StoreFailed(f"{path} is not yet a queue: start deferd first")
+    if version > VERSION:
+        raise StoreFailed(f"{path} was written by a newer deferd (schema {version}, known {VERSION}): upgrade this one")
+
+
+def explain(path: Path, error: BaseException) -> str:
+    """What is wrong with the store at `path`, and what may help."""
+    if isinstance(error, apsw.CorruptError | apsw.NotADBError):
+        return f"{path} is damaged ({error}): move it aside, or restore it, and start again"
+    if isinstance(error, apsw.FullError):
+        return f"{path} cannot grow ({error}): the disk is full; free some space"
+    if isinstance(error, apsw.BusyError | apsw.LockedError):
+        return f"{path} is locked by another process ({error})"
+    if isinstance(error, PermissionError | apsw.ReadOnlyError | apsw.PermissionsError):
+        return f"{path} cannot be written ({error}): it and its directory must belong to the user that runs deferd"
+    return f"{path}: {error}"

@@ -1,0 +1,162 @@
+"""Statements that hand messages out and write what became of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, Final
+
+import apsw
+
+from service.message.outcome import Outcome, State
+from service.queue.ids import id_number, id_text
+from service.queue.store import Claim, JobState, Settlement
+
+_CLAIM_OCTETS: Final = 4 * 1024 * 1024  # of content in one claim: it is copied on the reactor's thread
+_FEW: Final = 4  # so many addresses are looked up one by one, more by a map of all
+
+_MESSAGES: Final = """
+SELECT d.job, j.result, d.site, j.sender, d.attempts, j.accepted_at, j.expires_at, d.warned, j.in_doubt, j.size,
+       j.eight_bit, j.pieces, c.data
+FROM delivery d JOIN job j ON j.id = d.job LEFT JOIN content c ON c.job = d.job
+"""
+_DUE: Final = _MESSAGES + "WHERE d.state = 0 AND d.site = ? AND d.due <= ? ORDER BY d.due LIMIT ?"
+_LEASED: Final = _MESSAGES + "WHERE d.state = 1 AND d.site = ? AND d.lease = ? ORDER BY d.due LIMIT ?"
+_WAITING: Final = "SELECT address FROM recipient WHERE job = ? AND site = ? AND state = 'waiting' ORDER BY position"
+_SET_OUTCOME: Final = """
+UPDATE recipient SET state = ?, code = ?, enhanced = ?, text = ?, host = ?, phase = ?, at = ?
+WHERE job = ? AND state = 'waiting' AND
+"""
+
+
+def claim_due(
+    connection: apsw.Connection, site: str, limit: int, now: float, lease: int, again: bool = False
+) -> list[Claim]:
+    """Mark up to `limit` messages of `site` that are due as claimed by `lease`; return them with their content.
+
+    `again`: an earlier try failed at COMMIT; what came back with the log is ours already.
+    """
+    if again:
+        claims = _claims(connection, _LEASED, (site, lease, limit), lease)
+        if claims:
+            return claims
+    claims = _claims(connection, _DUE, (site, now, limit), lease)
+    connection.executemany(
+        "UPDATE delivery SET state = 1, lease = ?, started = started + 1 WHERE job = ? AND site = ?",
+        [(lease, id_number(claim.id), site) for claim in claims],
+    )
+    return claims
+
+
+def _claims(connection: apsw.Connection, query: str, bindings: tuple[Any, ...], lease: int) -> list[Claim]:
+    claims: list[Claim] = []
+    carried = 0
+    for row in connection.execute(query, bindings):
+        carried += 0 if row[12] is None else row[9]
+        if claims and carried > _CLAIM_OCTETS:
+            break
+        recipients = tuple(address for (address,) in connection.execute(_WAITING, (row[0], row[2])))
+        claims.append(_claim_of(row, recipients, lease))
+    return claims
+
+
+def release_leases(connection: apsw.Connection, now: float) -> int:
+    """Make due what a former process had claimed; return how many messages that were."""
+    connection.execute("UPDATE delivery SET state = 2, lease = 0, hold = 0 WHERE state = 1 AND hold = 1")
+    connection.execute("UPDATE delivery SET state = 0, lease = 0, due = min(due, ?) WHERE state = 1", (now,))
+    return connection.changes()
+
+
+def unclaim(connection: apsw.Connection, claims: Iterable[Claim]) -> None:
+    """Give claims back untried."""
+    connection.executemany(
+        "UPDATE delivery SET state = iif(hold, 2, 0), hold = 0, lease = 0, started = started - 1"
+        " WHERE job = ? AND site = ? AND state = 1 AND lease = ?",
+        [(id_number(claim.id), claim.site, claim.delivery) for claim in claims],
+    )
+
+
+def settle_one(connection: apsw.Connection, settlement: Settlement) -> JobState | None:
+    """Write what became of one claim, all but its reports; return how the job stands, None where that was known.
+
+    A settlement counts only while its claim's lease stands: one that came back with the log after a failed COMMIT, and
+    one whose job was removed meanwhile, changes nothing.
+    """
+    claim = settlement.claim
+    job = id_number(claim.id)
+    lease = (job, claim.site, claim.delivery)
+    if not connection.execute(
+        "SELECT 1 FROM delivery WHERE job = ? AND site = ? AND state = 1 AND lease = ?", lease
+    ).fetchone():
+        return None
+    set_outcomes(connection, job, claim.site, settlement.outcomes, settlement.at)
+    if connection.execute(_WAITING + " LIMIT 1", (job, claim.site)).fetchone():
+        due = settlement.at if settlement.due is None else settlement.due
+        connection.execute(
+            "UPDATE delivery SET state = iif(hold OR ?, 2, 0), hold = 0, lease = 0, started = 0, due = ?,"
+            " attempts = ?, warned = max(warned, ?) WHERE job = ? AND site = ?",
+            (settlement.hold, due, settlement.attempts, settlement.warned, job, claim.site),
+        )
+    else:
+        connection.execute("DELETE FROM delivery WHERE job = ? AND site = ?", (job, claim.site))
+    connection.execute("UPDATE job SET attempts = max(attempts, ?) WHERE id = ?", (settlement.attempts, job))
+    return bring_up_to_date(connection, job, settlement.at)
+
+
+def set_outcomes(
+    connection: apsw.Connection, job: int | None, site: str, outcomes: Sequence[Outcome], at: float
+) -> None:
+    """Write each recipient's outcome; an address that does not wait at `site` is passed over."""
+    if len(outcomes) <= _FEW:
+        keys: dict[str, Any] = {outcome.address: outcome.address for outcome in outcomes}
+        query = _SET_OUTCOME + "site = ? AND address = ?"
+    else:
+        rows = connection.execute("SELECT address, position FROM recipient WHERE job = ?", (job,))
+        keys = dict(rows)
+        query = _SET_OUTCOME + "site = ? AND position = ?"
+    connection.executemany(
+        query,
+        [
+            (o.state.value, o.code, o.enhanced, o.text, o.host, o.phase.value, at, job, site, keys[o.address])
+            for o in outcomes
+            if o.address in keys
+        ],
+    )
+
+
+def bring_up_to_date(connection: apsw.Connection, job: int | None, at: float) -> JobState:
+    """Derive the job's state from its deliveries; where none is left, the job ends and its content goes."""
+    open_, held = connection.execute(
+        "SELECT count(*), ifnull(sum(state = 2 OR hold), 0) FROM delivery WHERE job = ?", (job,)
+    ).get
+    if open_:
+        state: JobState = "held" if held else "queued"
+        connection.execute("UPDATE job SET state = ? WHERE id = ? AND state <> ?", (state, job, state))
+        return state
+    recipients, delivered = connection.execute(
+        "SELECT count(*), sum(state = ?) FROM recipient WHERE job = ?", (State.DELIVERED.value, job)
+    ).get
+    state = "delivered" if delivered == recipients else "partly" if delivered else "failed"
+    connection.execute("UPDATE job SET state = ?, finished_at = ? WHERE id = ?", (state, at, job))
+    connection.execute("DELETE FROM content WHERE job = ?", (job,))
+    return state
+
+
+def _claim_of(row: tuple[Any, ...], recipients: tuple[str, ...], lease: int) -> Claim:
+    """The claim that a row of `_MESSAGES` and its waiting recipients make."""
+    return Claim(
+        delivery=lease,
+        id=id_text(row[0]),
+        name=row[1],
+        site=row[2],
+        sender=row[3],
+        recipients=recipients,
+        attempts=row[4],
+        accepted_at=row[5],
+        expires_at=row[6],
+        warned=bool(row[7]),
+        in_doubt=row[8],
+        size=row[9],
+        eight_bit=bool(row[10]),
+        pieces=row[11],
+        content=row[12],
+    )

@@ -1,0 +1,347 @@
+"""The queue on SQLite: the store's interface over one database file.
+
+A job is ours once the transaction that inserts it has committed; nobody is told before. Everything that writes goes
+through the group commit; everything that only looks has a connection of its own, which sees what is committed and keeps
+no snapshot across a wait. Nothing here knows about the network.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterable, Sequence
+from pathlib import Path
+from random import Random
+from typing import Any, Final
+
+import apsw
+
+from deferred.defer import Deferred, execute, gather_results, inline_callbacks
+from deferred.interfaces import Reactor
+from service.journal import Journal
+from service.queue import changing, looking, owing
+from service.queue.accepting import Entry, accept_job, insert_piece
+from service.queue.commit import GroupCommit
+from service.queue.ids import Ids, id_number
+from service.queue.owing import Changed, OwedResult, ResultPolicy
+from service.queue.schema import PIECE, open_reader
+from service.queue.settling import claim_due, release_leases, settle_one, unclaim
+from service.queue.store import (
+    Accepted,
+    Change,
+    Claim,
+    Counts,
+    JobState,
+    JobView,
+    Settlement,
+    SiteBacklog,
+    Source,
+    Submission,
+)
+
+DATABASE: Final = "queue.db"
+_LOOK_TIMEOUT: Final = 0.05  # a look waits only while another process recovers the log
+_STAGED: Final = 4  # pieces of a large content in one operation: 1 MiB
+_HEAVY: Final = 200  # what such an operation costs, in messages
+
+
+class SQLiteStore:
+    """`Store` on the database at `path`.
+
+    `results` says which jobs are owed a result file; it may be changed at any time. `changed` is called after each
+    commit with the jobs whose result is to be written anew. `present` tells whether a dropped file is still there: its
+    job is not forgotten before it.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        reactor: Reactor,
+        journal: Journal,
+        random: Random,
+        *,
+        results: ResultPolicy = "all",
+        present: Callable[[Source], bool] = lambda _: False,
+    ) -> None:
+        """Open the database and make due what a former process had in flight. Raises `StoreFailed`."""
+        self.results: ResultPolicy = results
+        self.changed: Callable[[Sequence[Changed]], None] = lambda _: None
+        self.present = present
+        self._reactor = reactor
+        self._commit = GroupCommit(path, reactor, journal)
+        self._look = open_reader(path, busy_timeout=_LOOK_TIMEOUT)
+        now = reactor.wall_time()
+        self.released: int = self._commit.now(lambda connection: release_leases(connection, now))
+        last = self._look.execute(
+            "SELECT max(ifnull(max(id), 0), (SELECT ifnull(max(job), 0) FROM piece)) FROM job"
+        ).get
+        self._ids = Ids(reactor.wall_time, random, last or 0)
+        self._site_of: Callable[[str], str] = lambda address: address
+        self._rerouted = 0  # claims with an older lease were made by former routes
+        self._staging: set[int] = set()
+        self._sweeping = False
+        self._sweep()
+
+    @property
+    def healthy(self) -> bool:
+        """Whether the last commit succeeded."""
+        return self._commit.healthy
+
+    def mint(self) -> int:
+        """A new number for a job."""
+        return self._ids.mint()
+
+    # Taking in
+
+    def accept(self, submissions: Sequence[Submission]) -> Deferred[list[Accepted]]:
+        """Take these jobs, all or none; fire when they are durable."""
+        entries = [self._entry(submission) for submission in submissions]
+
+        def run(connection: apsw.Connection, again: bool) -> list[tuple[Accepted, bool]]:
+            done = [accept_job(connection, entry, again) for entry in entries]
+            self._owe(connection, [(entry.id, False) for entry, (_, new) in zip(entries, done, strict=True) if new])
+            return done
+
+        d = self._commit.submit(run, cost=len(entries))
+        return d.add_both(self._unstage, entries).add_callback(self._accepted, entries)
+
+    def _entry(self, submission: Submission) -> Entry:
+        """Settle what is decided once, and put a large content into the store ahead, a little in each transaction."""
+        entry = Entry(self._ids.mint(), self._reactor.wall_time(), submission)
+        content = memoryview(submission.job.content)
+        count = -(-len(content) // PIECE)
+        if count > 1:
+            self._staging.add(entry.id)
+            for first in range(0, count, _STAGED):
+                self._stage(entry.id, content, range(first, min(first + _STAGED, count)))
+        return entry
+
+    def _stage(self, job: int, content: memoryview, numbers: range) -> None:
+        def run(connection: apsw.Connection, _: bool) -> None:
+            for number in numbers:
+                insert_piece(connection, job, number, content[number * PIECE : (number + 1) * PIECE])
+
+        # Where this fails for good the store has been closed, and the job's own insertion fails with it.
+        self._commit.submit(run, cost=_HEAVY).add_errback(lambda _: None)
+
+    def _unstage(self, result: Any, entries: Iterable[Entry]) -> Any:
+        large = self._staging.intersection(entry.id for entry in entries)
+        if large:
+            self._staging -= large
+            self._sweep()
+        return result
+
+    def _accepted(self, done: list[tuple[Accepted, bool]], entries: list[Entry]) -> list[Accepted]:
+        if self.results == "all":
+            self.changed([(entry.id, False) for entry, (_, new) in zip(entries, done, strict=True) if new])
+        return [accepted for accepted, _ in done]
+
+    # Handing out and settling
+
+    def claim(self, site: str, limit: int) -> Deferred[list[Claim]]:
+        """Lease up to `limit` messages of `site` that are due, those due first; fewer where they are large."""
+        lease = self._ids.mint()
+
+        def run(connection: apsw.Connection, again: bool) -> list[Claim]:
+            return claim_due(connection, site, limit, self._reactor.wall_time(), lease, again)
+
+        return self._commit.submit(run, cost=limit)
+
+    def read(self, claim: Claim, piece: int) -> Deferred[bytes]:
+        """The content's piece number `piece`, from 0. Fails with `LookupError` where it is gone."""
+        return execute(self._read, id_number(claim.id), claim.pieces, piece)
+
+    def _read(self, job: int | None, pieces: int, piece: int) -> bytes:
+        if pieces == 1:
+            row = self._look.execute("SELECT data FROM content WHERE job = ? AND ? = 0", (job, piece)).fetchone()
+        else:
+            row = self._look.execute("SELECT data FROM piece WHERE job = ? AND number = ?", (job, piece)).fetchone()
+        if row is None:
+            raise LookupError(f"piece {piece} of the message is gone: its job has ended")
+        data: bytes = row[0]
+        return data
+
+    def settle(self, settlements: Sequence[Settlement]) -> Deferred[None]:
+        """Write what became of these claims; fire when that is durable."""
+        batch = [(one, [self._entry(report) for report in one.reports]) for one in settlements]
+
+        def run(connection: apsw.Connection, _: bool) -> Sequence[Changed]:
+            changed: list[Changed] = []
+            for settlement, reports in batch:
+                state = settle_one(connection, settlement)
+                if state is None:
+                    continue
+                job = id_number(settlement.claim.id)
+                assert job is not None
+                if settlement.claim.delivery < self._rerouted and state in ("queued", "held"):
+                    changing.reroute_job(connection, job, self._site_of)
+                changed.append((job, state not in ("queued", "held")))
+                for entry in reports:
+                    accept_job(connection, entry)
+                    changed.append((entry.id, False))
+            return self._owe(connection, changed)
+
+        d = self._commit.submit(run, cost=len(batch))
+        d.add_both(self._unstage, [entry for _, reports in batch for entry in reports])
+        return d.add_callback(self._tell, any(one.claim.pieces > 1 for one in settlements))
+
+    def unclaim(self, claims: Sequence[Claim]) -> Deferred[None]:
+        """Give claims back untried: due as they were, no attempt counted."""
+        given = list(claims)
+
+        def run(connection: apsw.Connection, _: bool) -> None:
+            unclaim(connection, given)
+            for claim in given:
+                if claim.delivery < self._rerouted:
+                    changing.reroute_job(connection, id_number(claim.id), self._site_of)
+
+        return self._commit.submit(run, cost=len(given))
+
+    # What operators, new routes and the calendar change
+
+    def change(self, change: Change, ids: Iterable[str] | None, site: str | None) -> Deferred[int]:
+        """Retry, hold, release or remove these jobs, a slice in each transaction; fire with how many changed."""
+        d = execute(changing.jobs_to_change, self._look, ids, site)
+        return d.add_callback(self._change_all, change, site)
+
+    def _change_all(self, jobs: list[int], change: Change, site: str | None) -> Deferred[int]:
+        def one(part: list[int]) -> Deferred[int]:
+            def run(connection: apsw.Connection, _: bool) -> tuple[int, Sequence[Changed]]:
+                changed = changing.change_jobs(connection, change, part, site, self._reactor.wall_time())
+                return len(changed), self._owe(connection, changed)
+
+            def tell(done: tuple[int, Sequence[Changed]]) -> int:
+                self._tell(done[1], change == "remove")
+                return done[0]
+
+            return self._commit.submit(run, cost=len(part)).add_callback(tell)
+
+        slices = [jobs[at : at + changing.SLICE] for at in range(0, len(jobs), changing.SLICE)]
+        return gather_results([one(part) for part in slices], consume_errors=True).add_callback(sum)
+
+    def retried(self) -> Deferred[list[str]]:
+        """The sites that `retry` was said of, by this process or another, since last asked."""
+
+        def run(connection: apsw.Connection, _: bool) -> list[str]:
+            return [str(site) for (site,) in connection.execute("DELETE FROM retried RETURNING site").fetchall()]
+
+        return self._commit.submit(run)
+
+    @inline_callbacks
+    def reroute(self, site_of: Callable[[str], str], fingerprint: str) -> Generator[Deferred[Any], Any, int]:
+        """Give every waiting recipient the site that `site_of(address)` names, unless `fingerprint` is the one stored;
+        fire with the number of messages that moved. What is in flight moves when it is settled."""
+        row = self._look.execute("SELECT value FROM meta WHERE name = 'routes'").fetchone()
+        if row is not None and row[0] == fingerprint:
+            return 0
+        self._site_of, self._rerouted = site_of, self._ids.mint()
+        moved, passed = 0, False
+        for state in ("held", "queued"):
+            after: int | None = 0
+            while after is not None:
+
+                def run(connection: apsw.Connection, _: bool, state: str = state, after: int = after) -> Any:
+                    return changing.reroute_slice(connection, state, after, site_of)
+
+                after, slice_moved, slice_passed = yield self._commit.submit(run, cost=_HEAVY)
+                moved += slice_moved
+                passed = passed or slice_passed
+        # With something in flight passed over, the next start goes through the queue again, lest a crash forget it.
+        yield self._set("routes", "" if passed else fingerprint)
+        return moved
+
+    @inline_callbacks
+    def purge(self, before: float) -> Generator[Deferred[Any], Any, list[str]]:
+        """Forget jobs finished before then; fire with the names of their results."""
+
+        def run(connection: apsw.Connection, _: bool) -> tuple[list[str], bool]:
+            return changing.purge_slice(connection, before, self._reactor.wall_time(), self.present)
+
+        names: list[str] = []
+        more = True
+        while more:
+            gone, more = yield self._commit.submit(run, cost=_HEAVY)
+            names += gone
+        return names
+
+    # Results
+
+    def owed_jobs(self, after: int, limit: int) -> list[int]:
+        """The next jobs after number `after` (0: from the first) whose result file is to be written."""
+        return owing.owed_jobs(self._look, after, limit)
+
+    def owed_results(self, jobs: Iterable[int]) -> list[OwedResult]:
+        """What is to be written for these jobs; those that owe nothing are left out."""
+        return owing.owed_results(self._look, jobs)
+
+    def reported(self, written: Sequence[tuple[int, int]]) -> Deferred[None]:
+        """The results of these (job, version) are on disk."""
+        pairs = list(written)
+        return self._commit.submit(lambda connection, _: owing.discharge(connection, pairs), cost=len(pairs))
+
+    def keeps(self, result: str) -> bool:
+        """Whether a job whose result has this name is still known."""
+        return self._look.execute("SELECT 1 FROM job WHERE result = ?", (result,)).fetchone() is not None
+
+    # Looking
+
+    def backlog(self) -> list[SiteBacklog]:
+        """Each site with unclaimed, unheld work, and when its first is due; at a cost by sites, not by messages."""
+        return looking.backlog(self._look)
+
+    def next_due(self, site: str) -> float | None:
+        """When the first unclaimed, unheld message of `site` is due; None where there is none."""
+        return looking.next_due(self._look, site)
+
+    def show(self, id: str) -> JobView | None:
+        """One job, whether finished or not."""
+        return looking.show(self._look, id)
+
+    def list(self, *, site: str | None = None, state: JobState | None = None, limit: int = 100) -> list[JobView]:
+        """Jobs, oldest first. Without `state`, those that are not finished."""
+        return looking.list_jobs(self._look, site, state, limit)
+
+    def count(self) -> Counts:
+        """How much waits."""
+        return looking.count(self._look)
+
+    # Keeping
+
+    def probe(self) -> Deferred[None]:
+        """Commit something small: fires where the store can be written, fails with what is wrong where not."""
+        return self._set("probe", self._reactor.wall_time(), patient=False)
+
+    def close(self) -> Deferred[None]:
+        """Commit what is under way and let go."""
+        return self._commit.close().add_callback(lambda _: self._look.close())
+
+    def _set(self, name: str, value: str | float, *, patient: bool = True) -> Deferred[None]:
+        def run(connection: apsw.Connection, _: bool) -> None:
+            connection.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (name, value))
+
+        return self._commit.submit(run, patient=patient)
+
+    def _owe(self, connection: apsw.Connection, changed: Sequence[Changed]) -> Sequence[Changed]:
+        return owing.owe(connection, changed, self.results, self._ids.mint())
+
+    def _tell(self, changed: Sequence[Changed], sweep: bool) -> None:
+        if changed:
+            self.changed(changed)
+        if sweep:
+            self._sweep()
+
+    def _sweep(self) -> None:
+        """Drop, a little in each transaction, pieces of content that belong to no unfinished job."""
+        if not self._sweeping:
+            self._sweeping = True
+            self._sweep_on(0)
+
+    def _sweep_on(self, after: int | None) -> None:
+        if after is None:
+            self._sweeping = False
+            return
+        start = after
+
+        def run(connection: apsw.Connection, _: bool) -> int | None:
+            return changing.drop_left_pieces(connection, start, self._staging)
+
+        d = self._commit.submit(run, cost=_HEAVY)
+        d.add_callbacks(self._sweep_on, lambda _: self._sweep_on(None))
