@@ -23,7 +23,13 @@ class NoCurrentExceptionError(Exception):
     """A Failure was asked for without an exception, where none was being handled."""
 
 
-class Failure:
+class Detour:
+    """What is not handed to the next callback when one returns it: a Failure or a Deferred. For a single fast check."""
+
+    __slots__ = ()
+
+
+class Failure(Detour):
     """An exception as a value.
 
     `value` is the exception, `type` its class, and `tb` its traceback: None once cleaned, or if it was never raised.

@@ -81,7 +81,7 @@ class CoroutineDeferred(Deferred[T]):
                 return
             result = waited._take()
         # outside of the handlers, or what it raised would be the context of what is raised in consequence
-        self._fire(result)
+        self.callback(result)
         # a traceback may keep this frame for longer than anybody keeps the Deferred
         del self, function, result
 

@@ -16,23 +16,26 @@ from typing import TYPE_CHECKING, Any, Concatenate, Final, Generic, ParamSpec, T
 
 from deferred.defer import unhandled
 from deferred.defer.errors import AlreadyCalledError, CancelledError
-from deferred.failure import Failure, failure_from
+from deferred.failure import Detour, Failure, failure_from
 
 if TYPE_CHECKING:
     from deferred.interfaces import TimeSource
 
 T = TypeVar("T")
 U = TypeVar("U")
+V = TypeVar("V")
 P = ParamSpec("P")
 
 _NO_KWARGS: Final[Mapping[str, Any]] = {}
 
 
-def _hand_over(_: object) -> None:
-    """Stands, in a list of callbacks, for the Deferred that waits for the result: compared, never called."""
+def _hand_over(result: object, waiting: Deferred[Any]) -> None:
+    """Give `waiting` the result that it waits for. As a callback it tells the chain to let that one go on."""
+    waiting.result = result
+    waiting.paused -= 1
 
 
-class Deferred(Generic[T]):
+class Deferred(Detour, Generic[T]):
     """A result that has not come yet.
 
     `called` tells whether it was fired, `result` is what the last callback returned (not there before it is fired; a
@@ -72,11 +75,11 @@ class Deferred(Generic[T]):
 
     @overload
     def add_callback(
-        self, callback: Callable[Concatenate[T, P], Deferred[U]], *args: P.args, **kwargs: P.kwargs
+        self, callback: Callable[Concatenate[T, P], Deferred[U] | Failure], *args: P.args, **kwargs: P.kwargs
     ) -> Deferred[U]: ...
     @overload
     def add_callback(
-        self, callback: Callable[Concatenate[T, P], U], *args: P.args, **kwargs: P.kwargs
+        self, callback: Callable[Concatenate[T, P], Deferred[U] | U | Failure], *args: P.args, **kwargs: P.kwargs
     ) -> Deferred[U]: ...
     def add_callback(self, callback: Callable[..., Any], *args: Any, **kwargs: Any) -> Deferred[Any]:
         """Call `callback(result, *args, **kwargs)` when there is a result; an error passes by. Returns self."""
@@ -87,15 +90,11 @@ class Deferred(Generic[T]):
 
     @overload
     def add_errback(
-        self, errback: Callable[Concatenate[Failure, P], Failure], *args: P.args, **kwargs: P.kwargs
-    ) -> Deferred[T]: ...
-    @overload
-    def add_errback(
-        self, errback: Callable[Concatenate[Failure, P], Deferred[U]], *args: P.args, **kwargs: P.kwargs
+        self, errback: Callable[Concatenate[Failure, P], Deferred[U] | Failure], *args: P.args, **kwargs: P.kwargs
     ) -> Deferred[T | U]: ...
     @overload
     def add_errback(
-        self, errback: Callable[Concatenate[Failure, P], U], *args: P.args, **kwargs: P.kwargs
+        self, errback: Callable[Concatenate[Failure, P], Deferred[U] | U | Failure], *args: P.args, **kwargs: P.kwargs
     ) -> Deferred[T | U]: ...
     def add_errback(self, errback: Callable[..., Any], *args: Any, **kwargs: Any) -> Deferred[Any]:
         """Call `errback(failure, *args, **kwargs)` if there is an error; a result passes by. Returns self."""
@@ -106,12 +105,17 @@ class Deferred(Generic[T]):
 
     @overload
     def add_both(
-        self, callback: Callable[Concatenate[T | Failure, P], Deferred[U]], *args: P.args, **kwargs: P.kwargs
+        self, callback: Callable[Concatenate[T | Failure, P], Deferred[U] | Failure], *args: P.args, **kwargs: P.kwargs
     ) -> Deferred[U]: ...
     @overload
     def add_both(
-        self, callback: Callable[Concatenate[T | Failure, P], U], *args: P.args, **kwargs: P.kwargs
+        self,
+        callback: Callable[Concatenate[T | Failure, P], Deferred[U] | U | Failure],
+        *args: P.args,
+        **kwargs: P.kwargs,
     ) -> Deferred[U]: ...
+    @overload
+    def add_both(self, callback: Callable[Concatenate[U, P], U], *args: P.args, **kwargs: P.kwargs) -> Deferred[T]: ...
     def add_both(self, callback: Callable[..., Any], *args: Any, **kwargs: Any) -> Deferred[Any]:
         """Call `callback(result or failure, *args, **kwargs)` in any case. Returns self."""
         self._callbacks.append((callback, callback, args, kwargs))
@@ -119,6 +123,33 @@ class Deferred(Generic[T]):
             self._run()
         return self
 
+    @overload
+    def add_callbacks(
+        self, callback: Callable[[T], Deferred[U] | Failure], errback: Callable[[Failure], Deferred[V] | Failure]
+    ) -> Deferred[U | V]: ...
+    @overload
+    def add_callbacks(
+        self, callback: Callable[[T], Deferred[U] | Failure], errback: Callable[[Failure], V | Failure]
+    ) -> Deferred[U | V]: ...
+    @overload
+    def add_callbacks(
+        self, callback: Callable[[T], U | Failure], errback: Callable[[Failure], Deferred[V] | Failure]
+    ) -> Deferred[U | V]: ...
+    @overload
+    def add_callbacks(
+        self, callback: Callable[[T], U | Failure], errback: Callable[[Failure], V | Failure]
+    ) -> Deferred[U | V]: ...
+    @overload
+    def add_callbacks(
+        self,
+        callback: Callable[..., Any],
+        errback: Callable[..., Any] | None = None,
+        *args: Any,
+        callback_args: tuple[Any, ...] = (),
+        callback_kwargs: Mapping[str, Any] = _NO_KWARGS,
+        errback_args: tuple[Any, ...] = (),
+        errback_kwargs: Mapping[str, Any] = _NO_KWARGS,
+    ) -> Deferred[Any]: ...
     def add_callbacks(
         self,
         callback: Callable[..., Any],
@@ -129,9 +160,9 @@ class Deferred(Generic[T]):
         errback_args: tuple[Any, ...] = (),
         errback_kwargs: Mapping[str, Any] = _NO_KWARGS,
     ) -> Deferred[Any]:
-        """Call `callback` for a result or `errback` for an error: one of them, never both. Returns this Deferred.
+        """Call `callback` for a result or `errback` for an error: one of them, never both. Returns self.
 
-        Positional `args` go to whichever is called; the keywords give each its own, after those.
+        `args` go to whichever is called; the keywords give each its own, after those.
         """
         if callback_args or callback_kwargs:
             callback = _with_arguments(callback, callback_args, callback_kwargs)
@@ -177,10 +208,13 @@ class Deferred(Generic[T]):
     def callback(self, result: T) -> None:
         """Fire with a result (or a Failure). Raises `AlreadyCalledError` the second time."""
         if isinstance(result, Deferred):
-            raise TypeError(
-                "a Deferred cannot be fired with a Deferred: return it from a callback, or use chain_deferred"
-            )
-        self._fire(result)
+            raise TypeError("a Deferred is no result: return it from a callback, or use chain_deferred")
+        if (self.called or self._record is not None) and not self._may_fire():
+            return
+        self.called = True
+        self._canceller = None  # it is done with, and often points back at us
+        self.result = result
+        self._run()
         # a traceback may keep this frame for longer than anybody keeps the Deferred
         del self
 
@@ -189,8 +223,9 @@ class Deferred(Generic[T]):
 
         Raises `AlreadyCalledError` the second time, `NoCurrentExceptionError` if there is no exception.
         """
-        self._fire(error if isinstance(error, Failure) else Failure(error))
-        del self, error
+        failure: Any = error if isinstance(error, Failure) else Failure(error)
+        self.callback(failure)
+        del self, error, failure
 
     def pause(self) -> None:
         """Hold the callbacks back until `unpause` was called as often."""
@@ -236,18 +271,16 @@ class Deferred(Generic[T]):
         finally:
             del result
 
-    def _fire(self, result: Any) -> None:
+    def _may_fire(self) -> bool:
+        """Whether to fire at all; not if this is the late result of what was cancelled. Notes where, when debugging."""
         if self.called:
             if self._late:
                 self._late = False
-                return
+                return False
             raise AlreadyCalledError(self._record.detail() if self._record is not None else "")
-        if unhandled.debugging and self._record is not None:
+        if self._record is not None:
             self._record.note_fired()
-        self.called = True
-        self._canceller = None  # it is done with, and often points back at us
-        self.result = result
-        self._run()
+        return True
 
     def _is_idle(self) -> bool:
         """Whether there is a result, and nothing on the way that would change it."""
@@ -265,44 +298,62 @@ class Deferred(Generic[T]):
 
         Deferreds that wait for one another are a list here, not calls in calls, so that their number does not matter.
         """
-        ready: list[Deferred[Any]] = [self]
-        while ready:
-            current = ready.pop()
-            if current._running or current.paused:
+        current: Deferred[Any] | None = self
+        ready: list[Deferred[Any]] = []
+        while current is not None:
+            if not current._running and not current.paused:
+                current._run_own(ready)
+            current = ready.pop() if ready else None
+        del self
+
+    def _run_own(self, ready: list[Deferred[Any]]) -> None:
+        """Call our callbacks; if one stands for a Deferred that waits for us, add it and us to `ready` and stop."""
+        self._running = True
+        result = self.result
+        failed = isinstance(result, Failure)
+        steps = iter(self._callbacks)  # which also gives what is added while it runs
+        for callback, errback, args, kwargs in steps:
+            call = errback if failed else callback
+            if call is None:
                 continue
-            current._running = True
-            result = current.result
-            steps = iter(current._callbacks)  # which also gives what is added while it runs
-            for callback, errback, args, kwargs in steps:
-                if callback is _hand_over:
-                    current.result = None
-                    errback.result = result
-                    errback.paused -= 1
-                    result = None
-                    ready += (current, errback)  # we go on, with None, after the one that waited
+            try:
+                if not args and not kwargs:
+                    result = call(result)
+                elif call is _hand_over:
+                    _hand_over(result, *args)
+                    ready += (self, *args)  # we go on after the one that waited, with None
+                    self.result, failed = None, False
                     break
-                call = errback if isinstance(result, Failure) else callback
-                if call is None:
-                    continue
-                try:
-                    result = call(result, *args, **kwargs) if args or kwargs else call(result)
-                except BaseException as error:  # noqa: BLE001 - every error goes down the chain
-                    result = failure_from(error, result)
+                else:
+                    result = call(result, *args, **kwargs)
+            except BaseException as error:  # noqa: BLE001 - every error goes down the chain
+                result = failure_from(error, result)
+            failed = False
+            if isinstance(result, Detour):
                 if isinstance(result, Deferred):
-                    result = current._follow(result, call)
-                current.result = result
-                if current.paused:
-                    break  # type: ignore[unreachable]  # mypy does not see that the call, or _follow, may pause
-            current._running = False
-            del current._callbacks[: len(current._callbacks) - length_hint(steps)]
-            if isinstance(result, Failure):
-                if current._record is None:
-                    current._record = unhandled.Record()
-                current._record.failure = result
-            elif current._record is not None:
-                current._record.failure = None
+                    result = self._follow(result, call)
+                failed = isinstance(result, Failure)
+            self.result = result
+            if self.paused:
+                break
+        else:
+            self._running = False
+            self._callbacks.clear()
+        if self._running:  # stopped on the way: the rest is for later
+            del self._callbacks[: len(self._callbacks) - length_hint(steps)]
+            self._running = False
+        if failed or self._record is not None:
+            self._note_failure()
         # a traceback may keep this frame for longer than anybody keeps the Deferred and what it called
-        self = current = result = steps = callback = errback = args = kwargs = call = None  # type: ignore[assignment]
+        self = result = steps = callback = errback = args = kwargs = call = None  # type: ignore[assignment]
+
+    def _note_failure(self) -> None:
+        """Keep a record while our result is a Failure, to tell of it if nobody takes it."""
+        failure = self.result if isinstance(self.result, Failure) else None
+        if self._record is not None:
+            self._record.failure = failure
+        elif failure is not None:
+            self._record = unhandled.Record(failure)
 
     def _follow(self, other: Deferred[Any], call: object) -> Any:
         """What to go on with after a callback returned `other`: its result, or, paused until it has one, itself."""
@@ -313,7 +364,7 @@ class Deferred(Generic[T]):
         if other._is_idle():
             return other._take()
         self.paused += 1
-        other._callbacks.append((_hand_over, self, (), _NO_KWARGS))
+        other._callbacks.append((_hand_over, _hand_over, (self,), _NO_KWARGS))
         return other
 
     def __repr__(self) -> str:
