@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from deferred.defer import Deferred, fail, succeed
 from deferred.failure import Failure
@@ -27,6 +27,8 @@ from service.message.outcome import Outcome, Phase, State
 from service.queue.store import Claim
 from service.smtp.envelope import Envelope
 from service.smtp.errors import BrokenAnswer, ConfirmationLost, HostFailure
+
+R = TypeVar("R")
 
 _TAKES_LEAVE: Final = 421
 
@@ -46,6 +48,7 @@ class Attempt:
         self._answered: dict[str, Outcome] = {}
         self._failed_at: set[Address] = set()
         self._peer: Address | None = None
+        self._blamed: HostFailure | None = None
         self._over = False
         self._wait: Deferred[Receipt] | None = None
 
@@ -59,16 +62,22 @@ class Attempt:
             return succeed(self._no_route())
         kept = self._connector.take(self._site)
         if kept is None:
-            self._wait = self._next_relay(None)
+            d = self._next_relay(None)
         else:
-            self._wait = self._converse(kept).add_errback(self._afresh)
-        return self._wait.add_errback(self._with_all_answers)
+            d = self._converse(kept).add_errback(self._afresh)
+        self._wait = d
+        d.add_errback(self._with_all_answers)
+        return d.add_both(self._end)
 
     def abort(self) -> None:
-        """Give up at once."""
+        """Give up at once; harmless once it has ended."""
         self._over = True
         if self._wait is not None:
             self._wait.cancel()
+
+    def _end(self, result: R) -> R:
+        self._wait = None  # what its user does with the result is not ours to cancel
+        return result
 
     # the chain
 
@@ -152,9 +161,22 @@ class Attempt:
         error = failure.value
         assert isinstance(error, HostFailure)
         self._keep(error.outcomes)
+        if error is not self._blamed:
+            self._blamed = error
+            self._tell(error)
         if isinstance(error, ConfirmationLost) or self._over or self._connector.closing:
             failure.raise_exception()
         return error
+
+    def _tell(self, error: HostFailure) -> None:
+        self._journal.tell(
+            "attempt_failed",
+            id=self.claim.id,
+            host=error.host,
+            phase=error.phase.value,
+            code=error.code,
+            text=error.text,
+        )
 
     def _with_all_answers(self, failure: Failure) -> Failure:
         """The failure goes on with the answers of all hosts: a 550 to RCPT stands, whoever said it."""

@@ -13,7 +13,7 @@ import msgspec
 
 from config.settings import Retry, SiteRest
 from service.message.outcome import Outcome, State
-from service.queue.store import Claim, Settlement
+from service.queue.store import Claim, Settlement, Submission
 from service.smtp.errors import ConfirmationLost, HostFailure, MessageFailure
 
 EXPIRED: Final = "4.4.7"
@@ -24,7 +24,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """What is to become of a claim: a settlement but for its reports.
 
     `failed` are the recipients that fail now, together: they owe the sender one bounce. `late` tells that the sender
-    is owed a warning about those still waiting. `delay` is in seconds, None where nobody waits.
+    is owed a warning about those still waiting. `delay` is in seconds, None where nobody waits or all are held.
+    `doubt` is the host that may have the message although it never said so.
     """
 
     outcomes: tuple[Outcome, ...]
@@ -33,6 +34,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     delay: float | None
     late: bool = False
     hold: bool = False
+    doubt: str | None = None
 
     @property
     def failed(self) -> tuple[Outcome, ...]:
@@ -44,10 +46,17 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         """The recipients that are tried again."""
         return tuple(outcome for outcome in self.outcomes if outcome.state is State.WAITING)
 
-    def settlement(self, claim: Claim, at: float) -> Settlement:
-        """The plan as the store takes it, still without reports."""
+    def settlement(self, claim: Claim, at: float, reports: tuple[Submission, ...]) -> Settlement:
+        """The plan as the store takes it."""
         return Settlement(
-            claim=claim, outcomes=self.outcomes, at=at, attempts=self.attempts, due=self.due, hold=self.hold
+            claim=claim,
+            outcomes=self.outcomes,
+            at=at,
+            attempts=self.attempts,
+            due=self.due,
+            reports=reports,
+            warned=self.late,
+            hold=self.hold,
         )
 
 
@@ -91,8 +100,10 @@ def after_lost_confirmation(
     attempts = claim.attempts + 1
     outcomes = error.outcomes + _unserved(claim, error, State.WAITING)
     if claim.in_doubt == "hold":
-        return Plan(outcomes=outcomes, attempts=attempts, due=at, delay=None, hold=True)
-    return _plan(claim, outcomes, retry, at, attempts=attempts, delay=max(rest, next_delay(attempts, retry, spread)))
+        return Plan(outcomes=outcomes, attempts=attempts, due=at, delay=None, hold=True, doubt=error.host)
+    delay = max(rest, next_delay(attempts, retry, spread))
+    plan = _plan(claim, outcomes, retry, at, attempts=attempts, delay=delay)
+    return msgspec.structs.replace(plan, doubt=error.host)
 
 
 def after_message_failure(claim: Claim, error: MessageFailure, retry: Retry, at: float, spread: float) -> Plan:

@@ -56,6 +56,15 @@ class Pool(Generic[C]):
         found = self._sites.get(site)
         return found.busy if found else 0
 
+    @property
+    def free(self) -> int:
+        """How many conversations more there may be, in all."""
+        return max(0, self._limits.connections - self._busy)
+
+    def full_at(self, site: str) -> bool:
+        """Whether this site has all the conversations that any site may have."""
+        return self.busy_at(site) >= self._limits.connections_per_site
+
     def room(self, site: str) -> int:
         """How many conversations more this site may begin now."""
         busy = self.busy_at(site)

@@ -1,0 +1,252 @@
+"""The delivery room: claims come in from the queue, go out to their sites, and come back settled.
+
+Each outcome of an attempt has its own road to the store, and what goes wrong on a road never sends anything again.
+Nothing is told of an outcome, in the log or elsewhere, before the store has made it durable.
+"""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+from config.settings import Settings
+from deferred.defer import CancelledError, Deferred
+from deferred.failure import Failure
+from deferred.interfaces import Reactor, TimerHandle
+from service.delivery import news, policy
+from service.delivery.attempt import Attempt
+from service.delivery.connection import Connection
+from service.delivery.connector import Connector
+from service.delivery.content import StoredContent
+from service.delivery.policy import Plan
+from service.delivery.pool import Pool
+from service.delivery.receipt import Receipt
+from service.delivery.reports import Compose, Kind, Reports
+from service.delivery.routes import UNROUTED, Router
+from service.delivery.scheduler import Scheduler
+from service.delivery.sites import SiteView
+from service.delivery.tls import Contexts, Trust
+from service.journal import Journal
+from service.queue.store import Claim, Settlement, Store, StoreFailed, Submission
+from service.smtp.errors import ConfirmationLost, HostFailure, MessageFailure
+
+
+class Delivery:
+    """Gets what waits in the store to where it goes."""
+
+    def __init__(
+        self,
+        reactor: Reactor,
+        store: Store,
+        journal: Journal,
+        draw: random.Random,
+        settings: Settings,
+        *,
+        trust: Trust,
+        compose: Compose,
+    ) -> None:
+        """`trust` puts certificates into a TLS context, `compose` makes bounces and warnings.
+
+        Raises `OSError` where a route's `ca_file` cannot be read.
+        """
+        self._reactor = reactor
+        self._store = store
+        self._journal = journal
+        self._trust = trust
+        self._settings = settings
+        self._reports = Reports(store, journal, compose)
+        self._router, contexts = self._tables(settings)
+        self._sites = self._router.sites()
+        self._pool: Pool[Connection] = Pool(settings.limits, settings.timeouts.idle)
+        self._connector = Connector(reactor, journal, self._pool, contexts, settings)
+        self._scheduler = Scheduler(reactor, store, journal, self._pool, draw, settings.retry, self._deliver)
+        self._at_work: dict[int, Attempt] = {}
+        self._decided: set[int] = set()
+        self._drained: Deferred[None] | None = None
+        self._drain_timers: list[TimerHandle] = []
+
+    def _tables(self, settings: Settings) -> tuple[Router, Contexts]:
+        """Everything that may be wrong with routes: built before anything old is given up."""
+        router, contexts = Router(settings.routes), Contexts(self._trust)
+        for site in router.sites().values():
+            if site.relays and site.tls != "none":
+                contexts.get(site.tls, site.ca_file)
+        return router, contexts
+
+    # what the daemon asks for
+
+    def start(self) -> None:
+        """Begin: messages that the routes now send elsewhere go there, then everything due is tried."""
+        d: Deferred[Any] = self._store.reroute(self._router.site_of, self._router.fingerprint())
+        d.add_callback(lambda _: self._scheduler.wake())
+        d.add_errback(self._report, "reroute")
+
+    def wake(self, site: str | None = None, *, end_rest: bool = False) -> None:
+        """New work was accepted for a site, or (None) the queue was changed; `end_rest` lets resting sites be tried."""
+        if end_rest:
+            self._scheduler.end_rest(site)
+        self._scheduler.wake(site)
+
+    def configure(self, settings: Settings) -> None:
+        """Go by these settings in everything begun from now on. Raises `OSError` and changes nothing where a route's
+        `ca_file` cannot be read."""
+        self._router, contexts = self._tables(settings)
+        self._sites = self._router.sites()
+        self._settings = settings
+        self._scheduler.retry = settings.retry
+        self._pool.configure(settings.limits, settings.timeouts.idle)
+        self._connector.configure(contexts, settings)
+        self.start()
+
+    def site_of(self, address: str) -> str:
+        """The name of the site that a checked address is routed to."""
+        return self._router.site_of(address)
+
+    def sites(self) -> list[SiteView]:
+        """The sites that there has been work for, and how each does."""
+        return self._scheduler.views()
+
+    @property
+    def in_flight(self) -> int:
+        """Messages claimed and not settled yet."""
+        return len(self._at_work)
+
+    @property
+    def connections(self) -> int:
+        """Open connections, at work or kept."""
+        return self._connector.connections
+
+    # a claim's way
+
+    def _deliver(self, claim: Claim) -> None:
+        site = self._sites.get(claim.site)
+        if site is None:  # claimed just before the routes were changed
+            self._scheduler.leave(claim.site)
+            self._give_back(claim).add_errback(self._report, "unclaim")
+            return
+        attempt = Attempt(claim, site, StoredContent(self._store, claim), self._connector, self._journal)
+        self._at_work[claim.delivery] = attempt
+        self._journal.tell(
+            "attempt_started",
+            id=claim.id,
+            site=claim.site,
+            attempt=claim.attempts + 1,
+            recipients=list(claim.recipients),
+        )
+        began = self._reactor.time()
+        d: Deferred[Any] = attempt.start()
+        d.add_both(self._leave, claim)
+        d.add_callbacks(self._settle, self._postpone, claim, began)
+        d.add_errback(self._keep_and_report, claim)
+        d.add_both(self._done, claim)
+
+    def _leave(self, result: Any, claim: Claim) -> Any:
+        """The conversation is over, and its slot free, also while the outcome is still on its way to the disk."""
+        self._scheduler.leave(claim.site)
+        return result
+
+    def _settle(self, receipt: Receipt, claim: Claim, began: float) -> Deferred[None]:
+        """A host has answered for every recipient."""
+        del began
+        if claim.site != UNROUTED.name:
+            self._scheduler.served(claim.site)
+        retry, spread = self._settings.retry, self._scheduler.spread()
+        return self._write(claim, policy.after_receipt(claim, receipt.outcomes, retry, self._now(), spread))
+
+    def _postpone(self, failure: Failure, claim: Claim, began: float) -> Deferred[None]:
+        """No host has answered for all: whose fault it was decides what becomes of the message."""
+        if failure.check(CancelledError, StoreFailed):
+            return self._give_back(claim)
+        failure.trap(HostFailure, MessageFailure)  # a bug of ours goes on as a bug
+        error, at, retry, spread = failure.value, self._now(), self._settings.retry, self._scheduler.spread()
+        if isinstance(error, MessageFailure):
+            return self._write(claim, policy.after_message_failure(claim, error, retry, at, spread))
+        assert isinstance(error, HostFailure)
+        rest = 0.0 if self._drained is not None else self._scheduler.rest(claim.site, error, began)
+        if isinstance(error, ConfirmationLost):
+            return self._write(claim, policy.after_lost_confirmation(claim, error, retry, at, rest, spread))
+        return self._write(claim, policy.after_host_failure(claim, error, retry, at, rest))
+
+    def _write(self, claim: Claim, plan: Plan) -> Deferred[None]:
+        """Make the plan durable, with the reports it owes; only then tell."""
+        d: Deferred[Any] = self._reports.owed(claim, plan)
+        return d.add_callback(self._commit, claim, plan)
+
+    def _commit(self, reports: dict[Kind, Submission], claim: Claim, plan: Plan) -> Deferred[None]:
+        self._decided.add(claim.delivery)
+        d: Deferred[Any] = self._store.settle([plan.settlement(claim, self._now(), tuple(reports.values()))])
+        return d.add_callback(self._settled, claim, plan, reports)
+
+    def _settled(self, _: None, claim: Claim, plan: Plan, reports: dict[Kind, Submission]) -> None:
+        news.tell(self._journal, claim, plan, reports)
+        if plan.due is not None and not plan.hold:
+            self._scheduler.expect(claim.site, plan.due)
+        for report in reports.values():
+            for site in set(report.sites):
+                self._scheduler.wake(site)
+
+    def _give_back(self, claim: Claim) -> Deferred[None]:
+        """Nothing was tried, or nothing that counts: the claim is due as it was."""
+        self._decided.add(claim.delivery)
+        d: Deferred[Any] = self._store.unclaim([claim])
+        # not at once: what made us give it back may still be so
+        return d.add_callback(lambda _: self._scheduler.expect(claim.site, self._now() + 1.0))
+
+    def _keep_and_report(self, failure: Failure, claim: Claim) -> Deferred[None] | None:
+        """A bug of ours. Where nothing was decided yet, the message is held: to try again might fail in the same way
+        for ever, or send twice what has been sent."""
+        self._report(failure, "delivery")
+        if claim.delivery in self._decided:
+            return None
+        at = self._now()
+        held = Settlement(claim=claim, outcomes=(), at=at, attempts=claim.attempts + 1, due=at, hold=True)
+        return self._store.settle([held]).add_errback(self._report, "delivery")
+
+    def _done(self, _: None, claim: Claim) -> None:
+        self._at_work.pop(claim.delivery, None)
+        self._decided.discard(claim.delivery)
+        self._look_for_the_end()
+
+    def _report(self, failure: Failure, where: str) -> None:
+        self._journal.tell("unhandled_error", where=where, error=failure.get_traceback())
+
+    def _now(self) -> float:
+        return self._reactor.wall_time()
+
+    # the end
+
+    def drain(self, timeout: float) -> Deferred[None]:
+        """Fire once nothing is under way, after `timeout` seconds at the latest.
+
+        Nothing new is begun. Who has no server's ear yet gives up at once; conversations may finish, and those that do
+        not in time are cut off a little before its end, so that there is time left to write down what became of them.
+        """
+        self._drained = Deferred()
+        self._scheduler.stop()
+        self._connector.closing = True
+        self._connector.close_idle()
+        for attempt in list(self._at_work.values()):
+            if not attempt.conversing:
+                attempt.abort()
+        last_words = min(2.0, timeout / 10)
+        self._drain_timers = [
+            self._reactor.call_later(timeout - last_words, self._abort),
+            self._reactor.call_later(timeout, self._end),
+        ]
+        drained = self._drained
+        self._look_for_the_end()
+        return drained
+
+    def _abort(self) -> None:
+        for attempt in list(self._at_work.values()):
+            attempt.abort()
+
+    def _look_for_the_end(self) -> None:
+        if self._drained is not None and not self._at_work:
+            self._end()
+
+    def _end(self) -> None:
+        for timer in self._drain_timers:
+            timer.cancel()
+        if self._drained is not None and not self._drained.called:
+            self._drained.callback(None)

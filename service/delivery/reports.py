@@ -1,0 +1,58 @@
+"""What a message's sender is told when it fails or is late: composed elsewhere, owed here.
+
+A report that cannot be made is an error of ours to be told, but never a reason to leave an outcome unwritten: a message
+that was delivered, and not marked, would be delivered again.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal, Protocol
+
+from deferred.defer import Deferred, succeed
+from deferred.failure import Failure
+from service.delivery.content import StoredContent
+from service.delivery.policy import Plan
+from service.journal import Journal
+from service.message.outcome import Outcome
+from service.queue.store import Claim, Store, Submission
+
+Kind = Literal["bounce", "warning"]
+
+
+class Compose(Protocol):
+    """Makes a report: `service.message.bounce`, as the daemon has wired it."""
+
+    def __call__(self, kind: Kind, claim: Claim, outcomes: tuple[Outcome, ...], head: bytes) -> Submission | None:
+        """The report on these recipients of the claim, ready for the store; None where none is owed.
+
+        `head` is the first piece of the message's content: its headers, for all practical purposes.
+        """
+
+
+class Reports:
+    """The reports that a plan owes: one bounce for all that fail together, one warning for all that are late."""
+
+    def __init__(self, store: Store, journal: Journal, compose: Compose) -> None:
+        self._store = store
+        self._journal = journal
+        self._compose = compose
+
+    def owed(self, claim: Claim, plan: Plan) -> Deferred[dict[Kind, Submission]]:
+        """Fire with the reports to be written together with the plan. Never fails."""
+        if not claim.sender or not (plan.failed or plan.late):  # nobody answers for the null sender (RFC 5321, 4.5.5)
+            return succeed({})
+        d: Deferred[Any] = StoredContent(self._store, claim).read(0)
+        d.add_callback(self._write, claim, plan)
+        return d.add_errback(self._without)
+
+    def _write(self, head: bytes, claim: Claim, plan: Plan) -> dict[Kind, Submission]:
+        reports: dict[Kind, Submission] = {}
+        if plan.failed and (bounce := self._compose("bounce", claim, plan.failed, head)) is not None:
+            reports["bounce"] = bounce
+        if plan.late and (warning := self._compose("warning", claim, plan.waiting, head)) is not None:
+            reports["warning"] = warning
+        return reports
+
+    def _without(self, failure: Failure) -> dict[Kind, Submission]:
+        self._journal.tell("unhandled_error", where="report", error=failure.get_traceback())
+        return {}

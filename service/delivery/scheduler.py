@@ -1,0 +1,266 @@
+"""Which site's work is next: sites in turn, never more claimed than there is room for, each message when it is due.
+
+The ring holds the sites that may have due work and may be given some; a turn goes round it once, and every site gets a
+fair share of what is free. A site leaves the ring when it has no due work (a timer brings it back), is full (the end of
+a conversation does) or rests (the end of the rest does).
+"""
+
+from __future__ import annotations
+
+import random
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Final
+
+from config.settings import Retry
+from deferred.defer import Deferred
+from deferred.failure import Failure
+from deferred.interfaces import Reactor, TimerHandle
+from service.delivery.pool import Pool
+from service.delivery.sites import SiteState, SiteView
+from service.journal import Journal
+from service.queue.store import Claim, Store, StoreFailed
+from service.smtp.errors import HostFailure
+
+_LOOK_AGAIN: Final = 60.0
+"""Seconds after which a site's next due time is looked up anew at the latest: a due time is on the wall's clock, a
+timer is not, and the wall's clock may be set."""
+
+_SHORTEST: Final = 0.02
+"""Seconds until a site is looked at again whose work is due, yet was not claimed."""
+
+_STORE_PATIENCE: Final = 1.0
+"""Seconds between looks at a store that cannot commit."""
+
+
+class Scheduler:
+    """Claims work from the store and has it delivered."""
+
+    def __init__(
+        self,
+        reactor: Reactor,
+        store: Store,
+        journal: Journal,
+        pool: Pool[Any],
+        draw: random.Random,
+        retry: Retry,
+        deliver: Callable[[Claim], object],
+    ) -> None:
+        self.retry = retry
+        self._reactor = reactor
+        self._store = store
+        self._journal = journal
+        self._pool = pool
+        self._draw = draw
+        self._deliver = deliver
+        self._sites: dict[str, SiteState] = {}
+        self._ring: deque[SiteState] = deque()
+        self._turn_due = False
+        self._store_timer: TimerHandle | None = None
+        self._stopped = False
+
+    # what others tell
+
+    def wake(self, site: str | None = None) -> None:
+        """There may be due work for a site, or (None) for any."""
+        names = [backlog.site for backlog in self._store.backlog()] if site is None else [site]
+        for name in names:
+            self._mark(self._site(name))
+
+    def expect(self, site: str, due: float) -> None:
+        """A message of the site is due then (since the epoch)."""
+        self._set_timer(self._site(site), due)
+
+    def end_rest(self, site: str | None = None) -> None:
+        """Let the site, or (None) every site, be tried now."""
+        for state in [self._site(site)] if site is not None else list(self._sites.values()):
+            self._wake_up(state)
+
+    def leave(self, site: str) -> None:
+        """A conversation has ended: there is room for another."""
+        self._pool.leave(site)
+        state = self._site(site)
+        if state.more:
+            self._mark(state)
+        self._want_turn()
+
+    def served(self, site: str) -> None:
+        """A host of the site served us."""
+        state = self._site(site)
+        if state.served():
+            self._cancel_rest(state)
+            self._journal.tell("site_back", site=site)
+            self._mark(state)
+
+    def rest(self, site: str, error: HostFailure, began: float) -> float:
+        """No host of the site served an attempt that began at `began`: let it rest. Returns the seconds that are left
+        of its rest."""
+        state = self._site(site)
+        now = self._reactor.time()
+        length = state.rest(error, began, now, self.retry, self.spread())
+        if length is not None:
+            state.rest_timer = self._reactor.call_later(length, self._wake_up, state)
+            self._journal.tell(
+                "site_resting",
+                site=site,
+                host=error.host,
+                phase=error.phase.value,
+                code=error.code,
+                text=error.text,
+                delay=length,
+            )
+        return max(0.0, state.rest_ends - now)
+
+    def spread(self) -> float:
+        """A number drawn from [-1, 1], for jitter."""
+        return self._draw.uniform(-1.0, 1.0)
+
+    def stop(self) -> None:
+        """Claim nothing any more."""
+        self._stopped = True
+        self._ring.clear()
+        for state in self._sites.values():
+            self._cancel_rest(state)
+            if state.timer is not None:
+                state.timer.cancel()
+        if self._store_timer is not None:
+            self._store_timer.cancel()
+
+    def views(self) -> list[SiteView]:
+        """The sites that are known of, by name."""
+        shift = self._reactor.wall_time() - self._reactor.time()
+        return [
+            SiteView(
+                name=name,
+                health=state.health,
+                resting_until=state.rest_ends + shift if state.health == "resting" else None,
+                in_flight=self._pool.busy_at(name),
+                last_error=state.last_error,
+            )
+            for name, state in sorted(self._sites.items())
+        ]
+
+    # the ring
+
+    def _site(self, name: str) -> SiteState:
+        return self._sites.setdefault(name, SiteState(name))
+
+    def _mark(self, state: SiteState) -> None:
+        """The site may have due work."""
+        state.more = True
+        if state.claiming:
+            state.news = True
+        elif not state.ready and not self._stopped:
+            state.ready = True
+            self._ring.append(state)
+            self._want_turn()
+
+    def _want_turn(self) -> None:
+        if self._ring and not self._turn_due and not self._stopped:
+            self._turn_due = True
+            self._reactor.call_soon(self._turn)
+
+    def _turn(self) -> None:
+        """Go round the ring once."""
+        self._turn_due = False
+        if self._stopped:
+            return
+        if not self._store.healthy:  # what could not be settled must not be tried
+            if self._store_timer is None:
+                self._store_timer = self._reactor.call_later(_STORE_PATIENCE, self._look_at_store)
+            return
+        share = max(1, self._pool.free // max(1, len(self._ring)))
+        for _ in range(len(self._ring)):
+            if self._pool.free == 0:
+                return
+            self._serve(self._ring.popleft(), share)
+
+    def _look_at_store(self) -> None:
+        self._store_timer = None
+        self._want_turn()
+
+    def _serve(self, state: SiteState, share: int) -> None:
+        """Claim work for a site, at most its share of the slots that are free."""
+        state.ready = False
+        if not state.allows(self._pool.busy_at(state.name)) or self._pool.full_at(state.name):
+            return
+        number = min(self._pool.room(state.name), share if state.health == "up" else 1)
+        if number == 0:  # what is free is kept for others: any conversation's end may change that
+            state.ready = True
+            self._ring.append(state)
+            return
+        for _ in range(number):
+            self._pool.enter(state.name)
+        state.claiming, state.more, state.news = True, False, False
+        d: Deferred[Any] = self._store.claim(state.name, number)
+        d.add_callbacks(self._claimed, self._not_claimed, state, number)
+        d.add_errback(self._report)
+
+    def _claimed(self, claims: list[Claim], state: SiteState, asked: int) -> None:
+        state.claiming = False
+        for _ in range(asked - len(claims)):
+            self._pool.leave(state.name)
+        if self._stopped:
+            self._give_back(claims, state)
+            return
+        if state.news or len(claims) == asked:
+            self._mark(state)
+        else:
+            self._look_ahead(state)
+        for claim in claims:
+            self._deliver(claim)
+        self._want_turn()
+
+    def _give_back(self, claims: list[Claim], state: SiteState) -> None:
+        """The claims came too late: the daemon is about to end."""
+        for _ in claims:
+            self._pool.leave(state.name)
+        if claims:
+            self._store.unclaim(claims).add_errback(self._report)
+
+    def _not_claimed(self, failure: Failure, state: SiteState, asked: int) -> None:
+        """The store could not say: ask again in a while."""
+        state.claiming = False
+        for _ in range(asked):
+            self._pool.leave(state.name)
+        self._set_timer(state, self._reactor.wall_time() + _STORE_PATIENCE)
+        failure.trap(StoreFailed)
+
+    # time
+
+    def _look_ahead(self, state: SiteState) -> None:
+        """All that is due has been claimed: come back for what will be."""
+        due = self._store.next_due(state.name)
+        if due is not None and not self._stopped:
+            self._set_timer(state, due)
+
+    def _set_timer(self, state: SiteState, due: float) -> None:
+        if state.timer is not None:
+            if state.timer_due <= due:
+                return
+            state.timer.cancel()
+        delay = min(max(due - self._reactor.wall_time(), _SHORTEST), _LOOK_AGAIN)
+        state.timer_due = due
+        state.timer = self._reactor.call_later(delay, self._time_has_come, state)
+
+    def _time_has_come(self, state: SiteState) -> None:
+        state.timer = None
+        due = self._store.next_due(state.name)
+        if due is not None and due <= self._reactor.wall_time():
+            self._mark(state)
+        elif due is not None:
+            self._set_timer(state, due)
+
+    def _wake_up(self, state: SiteState) -> None:
+        """The rest is over."""
+        self._cancel_rest(state)
+        state.end_rest()
+        self._mark(state)
+
+    def _cancel_rest(self, state: SiteState) -> None:
+        if state.rest_timer is not None:
+            state.rest_timer.cancel()
+            state.rest_timer = None
+
+    def _report(self, failure: Failure) -> None:
+        self._journal.tell("unhandled_error", where="scheduler", error=failure.get_traceback())

@@ -1,0 +1,83 @@
+"""What is remembered of a site while the daemon runs: how it does, and whether there may be work for it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import msgspec
+
+from config.settings import Retry
+from deferred.interfaces import TimerHandle
+from service.delivery.policy import rest_length
+from service.smtp.errors import HostFailure
+
+Health = Literal["up", "resting", "probing"]
+
+
+class SiteView(msgspec.Struct, frozen=True, kw_only=True):
+    """A site as the page and the metrics show it. `resting_until` is in seconds since the epoch."""
+
+    name: str
+    health: Health
+    resting_until: float | None
+    in_flight: int
+    last_error: str
+
+
+@dataclass
+class SiteState:
+    """How one site does.
+
+    `up` -> (host failure) `resting` -> (time) `probing` -> (served) `up` | (host failure) `resting`, for longer.
+    While probing, one message at a time finds out whether the site is back: the others stay where they are.
+    """
+
+    name: str
+    health: Health = "up"
+    failures: int = 0
+    """Rests since the site last served."""
+    rested_at: float = float("-inf")
+    rest_ends: float = 0.0
+    last_error: str = ""
+    ready: bool = False
+    """Whether it stands in the scheduler's ring."""
+    more: bool = False
+    """Whether the store may have due work that was not claimed for want of room."""
+    claiming: bool = False
+    news: bool = False
+    """Whether work came while a claim was under way."""
+    timer: TimerHandle | None = None
+    timer_due: float = 0.0
+    rest_timer: TimerHandle | None = None
+
+    def allows(self, busy: int) -> bool:
+        """Whether the site may be given work while `busy` conversations are under way."""
+        return self.health == "up" or (self.health == "probing" and busy == 0)
+
+    def rest(self, error: HostFailure, began: float, now: float, retry: Retry, spread: float) -> float | None:
+        """The host was at fault in an attempt that began at `began`: rest, and return for how many seconds.
+
+        None if the attempt began before the last rest: what failed together rests the site once, not once each.
+        """
+        self.last_error = str(error)
+        if began < self.rested_at or self.health == "resting":
+            return None
+        self.failures += 1
+        length = rest_length(self.failures, retry.site_rest, retry.jitter, spread)
+        self.health = "resting"
+        self.rested_at, self.rest_ends = now, now + length
+        return length
+
+    def end_rest(self) -> None:
+        """The rest is over: let one message find out."""
+        if self.health == "resting":
+            self.health = "probing"
+
+    def served(self) -> bool:
+        """A host of the site served us; True if that was news."""
+        back = self.failures > 0
+        self.health = "up"
+        self.failures = 0
+        self.last_error = ""
+        return back
