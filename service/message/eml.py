@@ -28,23 +28,19 @@ from service.message.wire import normalise
 
 __all__ = ["complete", "header_of", "read_eml"]
 
-# The content has been normalised before any of these is applied: each CR begins a CRLF.
-_VALUE = rb"[ \t]*:([^\r]*(?:\r\n[ \t][^\r]*)*)\r\n"
-_NAMES = rb"bcc|date|message-id|return-path|sender|from|to|cc"
-_ENVELOPE_FIELD = re.compile(rb"(x-sender|x-receiver)" + _VALUE, re.IGNORECASE)
-_KNOWN_FIELD = re.compile(rb"(" + _NAMES + rb")" + _VALUE, re.IGNORECASE)
-# At most 500 at once: the engine keeps a mark for each round of a group, and a header may have millions of fields.
-_OTHER_FIELDS = re.compile(
-    rb"(?:(?!(?:" + _NAMES + rb")[ \t]*:)[!-9;-~]+" + _VALUE.replace(b"(", b"(?:", 1) + rb"){1,500}", re.I
-)
-_ANY_FIELD = re.compile(rb"[!-9;-~]+[ \t]*:")
+# The content has been normalised before any of these is applied: each CR begins a CRLF. A header may hold millions of
+# lines, so they are searched for by their line end and never matched as a repeated group, whose rounds cost memory.
+_ENVELOPE_NAME = re.compile(rb"(x-sender|x-receiver)[ \t]*:", re.IGNORECASE)
+_KNOWN_NAME = re.compile(rb"\r\n(bcc|date|message-id|return-path|sender|from|to|cc)[ \t]*:", re.IGNORECASE)
+_ANY_NAME = re.compile(rb"[!-9;-~]++[ \t]*+:")
+_FIELD_END = re.compile(rb"\r\n(?![ \t])")
+_HEADER_END = re.compile(rb"\r\n(?![ \t]|[!-9;-~]++[ \t]*+:)")
 _CONTROL = re.compile(rb"[\x01-\x08\x0b\x0c\x0e-\x1f\x7f]")
-_FOLD = re.compile(rb"\r\n(?=[ \t])")
 _ADDRESS_TEXT = 1024 * 1024  # octets of address fields that are read, or 1 KiB a recipient where that is more
 
 
 class _Field(msgspec.Struct, frozen=True):
-    """A field that this module reads or removes: its name in lower case, its place, and its unfolded value."""
+    """A field that this module reads or removes: its name in lower case, its place, and its value, still folded."""
 
     name: str
     start: int
@@ -90,63 +86,60 @@ def complete(data: bytes, circumstances: Circumstances) -> bytes:
 
 def header_of(content: bytes) -> bytes:
     """The header of normalised content: its fields, without the blank line after them."""
-    return content[: _header_end(content)]
+    return content[: _header_end(content, 0)]
 
 
 def _envelope_block(content: bytes, rules: ReadingRules) -> tuple[list[_Field], int]:
     """The X-Sender and X-Receiver fields at the very top, and where what follows them starts."""
     fields: list[_Field] = []
     position = 0
-    while found := _ENVELOPE_FIELD.match(content, position):
+    while found := _ENVELOPE_NAME.match(content, position):
         if len(fields) > rules.recipients + 1:
             raise JobError(f"there are more than {rules.recipients} X-Receiver lines: split the job")
-        fields.append(_field(found))
-        position = found.end()
+        fields.append(_field(content, found, position))
+        position = fields[-1].end
     return fields, position
 
 
 def _scan(content: bytes, start: int, rules: ReadingRules) -> _Header:
-    """Find the header's end and the fields of interest in it."""
-    fields: list[_Field] = []
-    position = _past_separator(content, start)
-    while True:
-        if others := _OTHER_FIELDS.match(content, position):
-            position = others.end()
-        elif found := _KNOWN_FIELD.match(content, position):
-            fields.append(_field(found))
-            position = found.end()
-            if len(fields) > rules.recipients + 1000:
-                raise JobError(
-                    f"the header has more than {len(fields) - 1} address fields and dates: that is no message"
-                )
-        else:
-            break
-    control = _CONTROL.search(content, 0, position)
+    """Find the header's end and the fields of interest in it. Raises `JobError` for a control character in it."""
+    end = _header_end(content, start)
+    control = _CONTROL.search(content, 0, end)
     if control:
         line = content.count(b"\n", 0, control.start()) + 1
         raise JobError(f"line {line}, in the header, holds the control character U+{control.group()[0]:04X}")
-    return _Header(start, position, fields)
+    header = b"\r\n" + content[start:end]
+    shift = start - 2
+    fields: list[_Field] = []
+    for found in _KNOWN_NAME.finditer(header):
+        if len(fields) > rules.recipients + 1000:
+            raise JobError(f"the header has more than {len(fields) - 1} address fields and dates: that is no message")
+        fields.append(_field(header, found, found.start() + 2, shift))
+    return _Header(start, end, fields)
 
 
-def _header_end(content: bytes) -> int:
-    position = _past_separator(content, 0)
-    while found := _OTHER_FIELDS.match(content, position) or _KNOWN_FIELD.match(content, position):
-        position = found.end()
-    return position
+def _header_end(content: bytes, start: int) -> int:
+    """Where the header that starts here ends: the start itself where there is none."""
+    position = _past_separator(content, start)
+    if not _ANY_NAME.match(content, position):
+        return position
+    end = _HEADER_END.search(content, position)
+    return end.end() if end else len(content)
 
 
 def _past_separator(content: bytes, start: int) -> int:
     """The position after an mbox `From ` line, where a header (or the blank line that ends an empty one) follows it."""
-    if not content.startswith(b"From ", start) or _ANY_FIELD.match(content, start):
+    if not content.startswith(b"From ", start) or _ANY_NAME.match(content, start):
         return start
     after = content.find(b"\r\n", start) + 2
-    return after if content.startswith(b"\r\n", after) or _ANY_FIELD.match(content, after) else start
+    return after if content.startswith(b"\r\n", after) or _ANY_NAME.match(content, after) else start
 
 
-def _field(found: re.Match[bytes]) -> _Field:
-    return _Field(
-        found.group(1).decode().lower(), found.start(), found.end(), _FOLD.sub(b"", found.group(2)).strip(b" \t")
-    )
+def _field(octets: bytes, name: re.Match[bytes], start: int, shift: int = 0) -> _Field:
+    """The field whose name was found; `shift` is added to its places."""
+    end = _FIELD_END.search(octets, name.end())
+    last, after = (end.start(), end.end()) if end else (len(octets), len(octets))
+    return _Field(name.group(1).decode().lower(), start + shift, after + shift, octets[name.end() : last])
 
 
 class _Budget:
@@ -160,7 +153,7 @@ class _Budget:
         self._left -= len(field.value)
         if self._left < 0:
             raise JobError(f"the address fields are too long (at {_title(field)}): split the job")
-        return field.value.decode("utf-8", "replace")
+        return field.value.replace(b"\r\n", b"").decode("utf-8", "replace").strip(" \t")
 
 
 def _addresses(field: _Field, budget: _Budget) -> list[str]:
@@ -172,7 +165,7 @@ def _addresses(field: _Field, budget: _Budget) -> list[str]:
 
 def _one_sender(field: _Field, budget: _Budget) -> str:
     """The address in X-Sender or Return-Path, which may be the null sender."""
-    if field.value == b"<>":
+    if field.value.strip() == b"<>":
         return ""
     addresses = _addresses(field, budget)
     if len(addresses) != 1:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from email.utils import format_datetime
+from functools import lru_cache
 
 import msgspec
 
@@ -50,6 +51,11 @@ class Circumstances(msgspec.Struct, frozen=True):
 
 def mail_date(seconds: float) -> str:
     """Seconds since the epoch as RFC 5322, 3.3 writes them, in UTC."""
+    return _whole_second(int(seconds))
+
+
+@lru_cache(maxsize=16)
+def _whole_second(seconds: int) -> str:
     return format_datetime(datetime.fromtimestamp(seconds, UTC))
 
 
