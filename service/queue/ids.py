@@ -13,27 +13,29 @@ from typing import Final
 
 _DIGITS: Final = "0123456789abcdefghjkmnpqrstvwxyz"
 _WIDTH: Final = 12
-_VALUES: Final = {digit: value for value, digit in enumerate(_DIGITS)} | {"o": 0, "i": 1, "l": 1}
+_PAIRS: Final = tuple(first + second for first in _DIGITS for second in _DIGITS)
+# Python reads base 32 itself, in other digits; what is misread as `o`, `i` and `l` is meant, and `u` stands for none.
+_PYTHON_DIGITS: Final = str.maketrans(
+    _DIGITS + _DIGITS[10:].upper() + "oOiIlL" + "uU_+- ",
+    "0123456789abcdefghijklmnopqrstuv" + "abcdefghijklmnopqrstuv" + "001111" + "??????",
+)
 _ZERO: Final = 1_735_689_600_000  # 2025-01-01 in milliseconds since the epoch
 _RANDOM_BITS: Final = 16
 
 
 def id_text(number: int) -> str:
     """The id as users meet it."""
-    return "".join(_DIGITS[(number >> shift) & 31] for shift in range(5 * (_WIDTH - 1), -1, -5))
+    return "".join([_PAIRS[number >> shift & 1023] for shift in (50, 40, 30, 20, 10, 0)])
 
 
 def id_number(text: str) -> int | None:
     """The number of an id's text, None where the text is no id."""
-    if len(text) != _WIDTH:
+    if len(text) != _WIDTH or not text.isascii():
         return None
-    number = 0
-    for digit in text.lower():
-        value = _VALUES.get(digit)
-        if value is None:
-            return None
-        number = number << 5 | value
-    return number
+    try:
+        return int(text.translate(_PYTHON_DIGITS), 32)
+    except ValueError:
+        return None
 
 
 class Ids:

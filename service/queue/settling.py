@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import apsw
 
-from service.message.outcome import Outcome, State
+from service.message.outcome import Outcome
 from service.queue.ids import id_number, id_text
 from service.queue.store import Claim, JobState, Settlement
 
@@ -21,11 +21,13 @@ FROM delivery d JOIN job j ON j.id = d.job LEFT JOIN content c ON c.job = d.job
 """
 _DUE: Final = _MESSAGES + "WHERE d.state = 0 AND d.site = ? AND d.due <= ? ORDER BY d.due LIMIT ?"
 _LEASED: Final = _MESSAGES + "WHERE d.state = 1 AND d.site = ? AND d.lease = ? ORDER BY d.due LIMIT ?"
-_WAITING: Final = "SELECT address FROM recipient WHERE job = ? AND site = ? AND state = 'waiting' ORDER BY position"
+_WAITING: Final = "SELECT address FROM recipient WHERE job = ? AND site = ? AND state = 'waiting'"  # by position
 _SET_OUTCOME: Final = """
 UPDATE recipient SET state = ?, code = ?, enhanced = ?, text = ?, host = ?, phase = ?, at = ?
 WHERE job = ? AND state = 'waiting' AND
 """
+_STANDS: Final = "SELECT 1 FROM delivery WHERE job = ? AND site = ? AND state = 1 AND lease = ?"
+_STAND: Final = "UPDATE job SET state = ?, attempts = max(attempts, ?), finished_at = ? WHERE id = ?"
 
 
 def claim_due(
@@ -83,23 +85,21 @@ def settle_one(connection: apsw.Connection, settlement: Settlement) -> JobState 
     """
     claim = settlement.claim
     job = id_number(claim.id)
-    lease = (job, claim.site, claim.delivery)
-    if not connection.execute(
-        "SELECT 1 FROM delivery WHERE job = ? AND site = ? AND state = 1 AND lease = ?", lease
-    ).fetchone():
+    site, attempts = claim.site, settlement.attempts
+    lease = (job, site, claim.delivery)
+    if not connection.execute(_STANDS, lease).fetchone():
         return None
-    set_outcomes(connection, job, claim.site, settlement.outcomes, settlement.at)
-    if connection.execute(_WAITING + " LIMIT 1", (job, claim.site)).fetchone():
+    set_outcomes(connection, job, site, settlement.outcomes, settlement.at)
+    if connection.execute(_WAITING + " LIMIT 1", (job, site)).fetchone():
         due = settlement.at if settlement.due is None else settlement.due
         connection.execute(
             "UPDATE delivery SET state = iif(hold OR ?, 2, 0), hold = 0, lease = 0, started = 0, due = ?,"
             " attempts = ?, warned = max(warned, ?) WHERE job = ? AND site = ?",
-            (settlement.hold, due, settlement.attempts, settlement.warned, job, claim.site),
+            (settlement.hold, due, attempts, settlement.warned, job, site),
         )
     else:
-        connection.execute("DELETE FROM delivery WHERE job = ? AND site = ?", (job, claim.site))
-    connection.execute("UPDATE job SET attempts = max(attempts, ?) WHERE id = ?", (settlement.attempts, job))
-    return bring_up_to_date(connection, job, settlement.at)
+        connection.execute("DELETE FROM delivery WHERE job = ? AND site = ?", (job, site))
+    return bring_up_to_date(connection, job, settlement.at, attempts)
 
 
 def set_outcomes(
@@ -123,20 +123,20 @@ def set_outcomes(
     )
 
 
-def bring_up_to_date(connection: apsw.Connection, job: int | None, at: float) -> JobState:
+def bring_up_to_date(connection: apsw.Connection, job: int | None, at: float, attempts: int = 0) -> JobState:
     """Derive the job's state from its deliveries; where none is left, the job ends and its content goes."""
     open_, held = connection.execute(
-        "SELECT count(*), ifnull(sum(state = 2 OR hold), 0) FROM delivery WHERE job = ?", (job,)
+        "SELECT count(*), total(state = 2 OR hold) FROM delivery WHERE job = ?", (job,)
     ).get
     if open_:
         state: JobState = "held" if held else "queued"
-        connection.execute("UPDATE job SET state = ? WHERE id = ? AND state <> ?", (state, job, state))
+        connection.execute(_STAND, (state, attempts, None, job))
         return state
     recipients, delivered = connection.execute(
-        "SELECT count(*), sum(state = ?) FROM recipient WHERE job = ?", (State.DELIVERED.value, job)
+        "SELECT count(*), total(state = 'delivered') FROM recipient WHERE job = ?", (job,)
     ).get
     state = "delivered" if delivered == recipients else "partly" if delivered else "failed"
-    connection.execute("UPDATE job SET state = ?, finished_at = ? WHERE id = ?", (state, at, job))
+    connection.execute(_STAND, (state, attempts, at, job))
     connection.execute("DELETE FROM content WHERE job = ?", (job,))
     return state
 
