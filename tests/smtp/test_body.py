@@ -1,0 +1,92 @@
+"""Dot-stuffing: what goes out comes back, and only the end ends it."""
+
+from __future__ import annotations
+
+from itertools import combinations, pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from service.smtp.body import DotStuffer
+
+
+def stuffed(*pieces: bytes) -> bytes:
+    """The content as it travels."""
+    stuffer = DotStuffer()
+    return b"".join([stuffer.stuff(piece) for piece in pieces]) + stuffer.end()
+
+
+def received(octets: bytes) -> bytes:
+    """What a server makes of it, octet for octet as RFC 5321, 4.5.2 says; nothing may be left behind the end."""
+    content = bytearray()
+    while True:
+        line, found, octets = octets.partition(b"\r\n")
+        assert found, "the content does not end"
+        if line == b".":
+            assert octets == b"", "something is left behind the end"
+            return bytes(content)
+        content += line.removeprefix(b".") + b"\r\n"
+
+
+CONTENT = b"..\r\n.\r\n\r\n.a.\r\n.\r\n"
+
+
+def test_every_way_to_cut_a_message_gives_the_same_octets():
+    """Up to three cuts, at any places."""
+    whole = stuffed(CONTENT)
+    assert received(whole) == CONTENT
+    for cuts in combinations(range(len(CONTENT) + 1), 3):
+        first, second, third = cuts
+        pieces = CONTENT[:first], CONTENT[first:second], CONTENT[second:third], CONTENT[third:]
+        assert stuffed(*pieces) == whole
+
+
+def test_a_lone_dot_at_a_pieces_start_neither_ends_the_message_nor_is_doubled_in_a_line():
+    """It depends on how the piece before ended."""
+    assert stuffed(b"a\r\n", b".\r\nb\r\n") == b"a\r\n..\r\nb\r\n.\r\n"
+    assert stuffed(b"a", b".\r\n") == b"a.\r\n.\r\n"
+    assert stuffed(b"a\r", b"\n", b".", b"\r\n") == b"a\r\n..\r\n.\r\n"
+
+
+@pytest.mark.parametrize(
+    ("content", "sent"),
+    [
+        (b"", b".\r\n"),
+        (b"a", b"a\r\n.\r\n"),
+        (b"a\r", b"a\r\r\n.\r\n"),
+        (b"a\r\n", b"a\r\n.\r\n"),
+        (b".", b"..\r\n.\r\n"),
+        (b"\r\n", b"\r\n.\r\n"),
+    ],
+)
+def test_the_final_dot_stands_on_a_line_of_its_own(content, sent):
+    """A line end is added where the content has none; an empty message is a lone dot."""
+    assert stuffed(content) == sent
+    assert stuffed(*(content[i : i + 1] for i in range(len(content)))) == sent
+
+
+@pytest.mark.parametrize("end", [b"\n.\n", b"\n.\r\n", b"\r\n.\n", b"\n.\r"])
+def test_no_sloppy_line_end_can_end_the_message_early(end):
+    """Readers of jobs leave no bare LF; should one get here, a dot behind it is doubled (SMTP smuggling)."""
+    for cut in range(len(end) + 1):
+        sent = stuffed(b"a" + end[:cut], end[cut:] + b"MAIL FROM:<>\r\n")
+        assert end not in sent.removesuffix(b"\r\n.\r\n")
+
+
+def test_what_needs_no_change_is_not_copied():
+    """Sending is copying already; 50 MB need not be copied twice."""
+    piece = b"nothing to do here\r\n" * 1000
+    assert DotStuffer().stuff(piece) is piece
+
+
+lines = st.lists(st.binary(max_size=6).map(lambda line: line.replace(b"\r", b".").replace(b"\n", b".")), max_size=12)
+
+
+@given(lines, st.lists(st.integers(0, 120), max_size=6))
+def test_any_content_in_any_pieces_comes_back(lines, cuts):
+    """Against an un-stuffer that knows nothing of ours."""
+    content = b"".join(line + b"\r\n" for line in lines)
+    edges = sorted({0, len(content), *(cut for cut in cuts if cut < len(content))})
+    pieces = [content[start:end] for start, end in pairwise(edges)]
+    assert received(stuffed(*pieces)) == content
