@@ -11,7 +11,7 @@ import sys
 from collections.abc import Coroutine, Generator
 from traceback import TracebackException
 from types import TracebackType
-from typing import Any, Literal, NoReturn, TextIO, TypeVar
+from typing import Any, Literal, NoReturn, TextIO, TypeVar, final
 
 E = TypeVar("E", bound=BaseException)
 Y = TypeVar("Y")
@@ -29,6 +29,7 @@ class Detour:
     __slots__ = ()
 
 
+@final
 class Failure(Detour):
     """An exception as a value.
 

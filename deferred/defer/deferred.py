@@ -29,10 +29,8 @@ P = ParamSpec("P")
 _NO_KWARGS: Final[Mapping[str, Any]] = {}
 
 
-def _hand_over(result: object, waiting: Deferred[Any]) -> None:
-    """Give `waiting` the result that it waits for. As a callback it tells the chain to let that one go on."""
-    waiting.result = result
-    waiting.paused -= 1
+_HAND_OVER: Final = object()
+"""In the place of a callback: its argument is a Deferred that waits for the result."""
 
 
 class Deferred(Detour, Generic[T]):
@@ -293,24 +291,18 @@ class Deferred(Detour, Generic[T]):
             self._record.failure = None
         return result
 
-    def _run(self) -> None:
-        """Call what can be called now: our callbacks, and those of whoever waits for us.
+    def _run(self, ready: list[Deferred[Any]] | None = None) -> None:
+        """Call what can be called now: our callbacks, then those of whoever waits for us.
 
-        Deferreds that wait for one another are a list here, not calls in calls, so that their number does not matter.
+        Those who wait, and wait for them in turn, are put into `ready` to be run by the first that was asked: calls in
+        calls would overflow the stack when there are many.
         """
-        current: Deferred[Any] | None = self
-        ready: list[Deferred[Any]] = []
-        while current is not None:
-            if not current._running and not current.paused:
-                current._run_own(ready)
-            current = ready.pop() if ready else None
-        del self
-
-    def _run_own(self, ready: list[Deferred[Any]]) -> None:
-        """Call our callbacks; if one stands for a Deferred that waits for us, add it and us to `ready` and stop."""
+        if self._running or self.paused:
+            return
         self._running = True
         result = self.result
-        failed = isinstance(result, Failure)
+        failed = type(result) is Failure
+        mine: list[Deferred[Any]] | None = None
         steps = iter(self._callbacks)  # which also gives what is added while it runs
         for callback, errback, args, kwargs in steps:
             call = errback if failed else callback
@@ -319,10 +311,8 @@ class Deferred(Detour, Generic[T]):
             try:
                 if not args and not kwargs:
                     result = call(result)
-                elif call is _hand_over:
-                    _hand_over(result, *args)
-                    ready += (self, *args)  # we go on after the one that waited, with None
-                    self.result, failed = None, False
+                elif call is _HAND_OVER:
+                    failed = False
                     break
                 else:
                     result = call(result, *args, **kwargs)
@@ -332,20 +322,34 @@ class Deferred(Detour, Generic[T]):
             if isinstance(result, Detour):
                 if isinstance(result, Deferred):
                     result = self._follow(result, call)
-                failed = isinstance(result, Failure)
+                failed = type(result) is Failure
             self.result = result
             if self.paused:
-                break
+                break  # type: ignore[unreachable]  # mypy does not see that the call, or _follow, may pause
         else:
             self._running = False
             self._callbacks.clear()
         if self._running:  # stopped on the way: the rest is for later
             del self._callbacks[: len(self._callbacks) - length_hint(steps)]
             self._running = False
+            if call is _HAND_OVER:
+                if ready is None:
+                    ready = mine = []
+                self._hand_over(args[0], ready)
         if failed or self._record is not None:
             self._note_failure()
         # a traceback may keep this frame for longer than anybody keeps the Deferred and what it called
         self = result = steps = callback = errback = args = kwargs = call = None  # type: ignore[assignment]
+        while mine:
+            mine.pop()._run(mine)
+
+    def _hand_over(self, waiting: Deferred[Any], ready: list[Deferred[Any]]) -> None:
+        """Give our result to `waiting`; its turn is next, and then ours again, with None, if there is more to do."""
+        waiting.result, self.result = self.result, None
+        waiting.paused -= 1
+        if self._callbacks:
+            ready.append(self)
+        ready.append(waiting)
 
     def _note_failure(self) -> None:
         """Keep a record while our result is a Failure, to tell of it if nobody takes it."""
@@ -364,7 +368,7 @@ class Deferred(Detour, Generic[T]):
         if other._is_idle():
             return other._take()
         self.paused += 1
-        other._callbacks.append((_hand_over, _hand_over, (self,), _NO_KWARGS))
+        other._callbacks.append((_HAND_OVER, _HAND_OVER, (self,), _NO_KWARGS))
         return other
 
     def __repr__(self) -> str:
