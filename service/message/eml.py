@@ -26,7 +26,7 @@ from service.message.mailboxes import addresses_in
 from service.message.rules import Circumstances, ReadingRules, distinct
 from service.message.wire import normalise
 
-__all__ = ["complete", "header_of", "read_eml"]
+__all__ = ["complete", "field_of", "header_of", "read_eml"]
 
 # The content has been normalised before any of these is applied: each CR begins a CRLF. A header may hold millions of
 # lines, so they are searched for by their line end and never matched as a repeated group, whose rounds cost memory.
@@ -87,6 +87,15 @@ def complete(data: bytes, circumstances: Circumstances) -> bytes:
 def header_of(content: bytes) -> bytes:
     """The header of normalised content: its fields, without the blank line after them."""
     return content[: _header_end(content, 0)]
+
+
+def field_of(content: bytes, name: str) -> str | None:
+    """The unfolded value of the first header field of this name in normalised content, or None."""
+    header = b"\r\n" + header_of(content)
+    found = re.search(rb"\r\n(" + re.escape(name.encode()) + rb")[ \t]*:", header, re.IGNORECASE)
+    if found is None:
+        return None
+    return _unfolded(_field(header, found, found.start() + 2).value)
 
 
 def _envelope_block(content: bytes, rules: ReadingRules) -> tuple[list[_Field], int]:
@@ -153,7 +162,7 @@ class _Budget:
         self._left -= len(field.value)
         if self._left < 0:
             raise JobError(f"the address fields are too long (at {_title(field)}): split the job")
-        return field.value.replace(b"\r\n", b"").decode("utf-8", "replace").strip(" \t")
+        return _unfolded(field.value)
 
 
 def _addresses(field: _Field, budget: _Budget) -> list[str]:
@@ -205,6 +214,11 @@ def _completed(content: bytes, header: _Header, circumstances: Circumstances) ->
         kept.append(b"\r\n")  # no field of its own is left: what follows is text, and must not join the header
     kept.append(content[position:])
     return b"".join(kept)
+
+
+def _unfolded(value: bytes) -> str:
+    """A field's value as text in one line (RFC 5322, 2.2.3)."""
+    return value.replace(b"\r\n", b"").decode("utf-8", "replace").strip(" \t")
 
 
 def _title(field: _Field) -> str:
