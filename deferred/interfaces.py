@@ -65,6 +65,9 @@ class Server(Protocol):
 class Reactor(TimeSource, Protocol):
     """Time, the network, threads and files to wait for."""
 
+    on_error: Callable[[Exception], object]
+    """Called with what a callback, or a protocol, raised: nothing else stops."""
+
     def create_connection(
         self,
         protocol_factory: Callable[[], P],
