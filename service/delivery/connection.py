@@ -88,6 +88,7 @@ class Connection(BaseProtocol):
         self._receipt: Receipt | None = None
         self._content: Content | None = None
         self._piece = 0
+        self._wanted = False
         self._reading = False
         self._full = False
         self._shaking_hands = False
@@ -241,11 +242,14 @@ class Connection(BaseProtocol):
                     self._flush()
                     self._start_tls()
                 case BodyWanted():
-                    self._clock.call_soon(self._next_piece)
+                    self._wanted = True
                 case Finished(outcomes=outcomes, close=close):
                     self._finish(Receipt(outcomes), close)
                 case Failed(error=error):
                     self._fail(error)
+        if self._wanted:
+            self._wanted = False
+            self._next_piece()
         self._flush()
         if self._error is None:
             self._steps.reach(self._session.phase)

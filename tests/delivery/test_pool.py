@@ -1,0 +1,112 @@
+"""How many conversations there may be, and which connections are kept."""
+
+from __future__ import annotations
+
+from config.settings import Limits
+from service.delivery.pool import Pool
+
+
+def pool(total: int = 500, site: int = 20, messages: int = 100, idle: float = 10.0) -> Pool[str]:
+    limits = Limits(connections=total, connections_per_site=site, messages_per_connection=messages)
+    return Pool(limits, idle)
+
+
+def test_a_site_has_room_up_to_its_limit() -> None:
+    """Each slot taken is one less, each given back one more."""
+    slots = pool(site=3)
+    assert slots.room("a") == 3
+    slots.enter("a")
+    slots.enter("a")
+    assert slots.room("a") == 1
+    slots.enter("a")
+    assert (slots.room("a"), slots.full_at("a")) == (0, True)
+    slots.leave("a")
+    assert (slots.room("a"), slots.full_at("a")) == (1, False)
+
+
+def test_a_part_of_the_limit_is_kept_for_sites_that_have_none() -> None:
+    """Busy sites cannot take the last tenth; a new one gets a first slot out of it."""
+    slots = pool(total=20, site=100)
+    assert slots.room("a") == 18
+    for _ in range(18):
+        slots.enter("a")
+    assert slots.room("a") == 0
+    assert slots.room("b") == 1
+    slots.enter("b")
+    assert slots.room("b") == 0
+    slots.enter("c")
+    assert (slots.free, slots.room("d")) == (0, 0)
+
+
+def test_a_limit_of_one_still_delivers() -> None:
+    """With one connection in all there is nothing to keep back."""
+    slots = pool(total=1)
+    assert slots.room("a") == 1
+    slots.enter("a")
+    assert slots.room("b") == 0
+
+
+def test_a_kept_connection_is_taken_by_its_site_alone() -> None:
+    """The one last used first: the others may then grow old."""
+    kept = pool()
+    assert kept.keep("a", "first", 1, 0.0) == []
+    assert kept.keep("a", "second", 1, 1.0) == []
+    assert kept.take("b") is None
+    assert kept.take("a") == "second"
+    assert kept.take("a") == "first"
+    assert kept.take("a") is None
+
+
+def test_a_worn_connection_is_closed_not_kept() -> None:
+    """After `messages_per_connection`."""
+    kept = pool(messages=2)
+    assert kept.keep("a", "young", 1, 0.0) == []
+    assert kept.keep("a", "worn", 2, 0.0) == ["worn"]
+
+
+def test_nothing_is_kept_when_the_idle_time_is_zero() -> None:
+    """`idle: 0` turns keeping off."""
+    assert pool(idle=0.0).keep("a", "one", 1, 0.0) == ["one"]
+
+
+def test_a_kept_connection_expires() -> None:
+    """When its own idle time is over, and not a moment before."""
+    kept = pool(idle=10.0)
+    kept.keep("a", "first", 1, 0.0)
+    kept.keep("b", "second", 1, 5.0)
+    assert kept.next_expiry() == 10.0
+    assert kept.expire(9.9) == []
+    assert kept.expire(10.0) == ["first"]
+    assert kept.next_expiry() == 15.0
+    assert kept.expire(15.0) == ["second"]
+    assert kept.next_expiry() is None
+
+
+def test_the_longest_idle_makes_way_when_all_are_used_up() -> None:
+    """Kept connections count, but never keep anybody from opening one."""
+    kept = pool(total=2)
+    kept.keep("a", "old", 1, 0.0)
+    kept.keep("b", "young", 1, 1.0)
+    assert kept.make_room() == []
+    kept.enter("c")
+    assert kept.make_room() == ["old"]
+    kept.enter("d")
+    assert kept.make_room() == ["young"]
+
+
+def test_a_lost_connection_is_forgotten() -> None:
+    """Whether it was kept or not."""
+    kept = pool()
+    kept.keep("a", "one", 1, 0.0)
+    kept.gone("one")
+    kept.gone("another")
+    assert (kept.take("a"), kept.idle) == (None, 0)
+
+
+def test_emptying_closes_all_that_is_kept() -> None:
+    """As before the end, or after a change of passwords."""
+    kept = pool()
+    kept.keep("a", "one", 1, 0.0)
+    kept.keep("b", "two", 1, 0.0)
+    assert kept.empty() == ["one", "two"]
+    assert kept.idle == 0
