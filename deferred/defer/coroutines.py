@@ -57,7 +57,7 @@ class CoroutineDeferred(Deferred[T]):
         while True:
             try:
                 if isinstance(result, Failure):
-                    waited = self._context.run(result.throw_exception_into_generator, function)
+                    waited = self._context.run(function.throw, result.value.with_traceback(result.tb))
                 else:
                     waited = self._context.run(function.send, result)
             except StopIteration as stop:
@@ -76,14 +76,20 @@ class CoroutineDeferred(Deferred[T]):
                 waited.cancel()
             if not waited._is_idle():
                 self._waiting_for = waited
-                waited.add_both(self._step)
+                waited.add_both(self._resume)
                 self = function = result = waited = None  # type: ignore[assignment]  # see below
                 return
-            result = waited._take()
+            result = waited._receive()
         # outside of the handlers, or what it raised would be the context of what is raised in consequence
         self.callback(result)
         # a traceback may keep this frame for longer than anybody keeps the Deferred
-        del self, function, result
+        self = function = result = waited = None  # type: ignore[assignment]
+
+    def _resume(self, result: Any) -> Any:
+        """Go on with what was waited for; a result stays, an error is taken."""
+        self._step(result)
+        del self
+        return None if type(result) is Failure else result
 
 
 def ensure_deferred(waiting: Waiting[T] | Deferred[T]) -> Deferred[T]:

@@ -256,16 +256,18 @@ class Deferred(Detour, Generic[T]):
                 self.errback(CancelledError())
 
     def __await__(self) -> Generator[Deferred[Any], Any, T]:
-        """Wait in a coroutine that `ensure_deferred` runs. Like an errback, it takes an error out of the chain."""
+        """Wait in a coroutine that `ensure_deferred` runs.
+
+        A result stays, for whoever else awaits it; an error is taken out of the chain, as an errback would.
+        """
         if not self._is_idle():
             return (yield self)  # type: ignore[no-any-return]  # what is sent in comes out of our own chain
-        result = self.result
-        if not isinstance(result, Failure):
-            return result  # type: ignore[no-any-return]  # the chain's result, as any callback gets it
-        self._take()
+        result = self._receive()
         del self
         try:
-            result.raise_exception()
+            if type(result) is Failure:
+                result.raise_exception()
+            return result  # type: ignore[no-any-return]  # the chain's result, as any callback gets it
         finally:
             del result
 
@@ -290,6 +292,10 @@ class Deferred(Detour, Generic[T]):
         if self._record is not None:
             self._record.failure = None
         return result
+
+    def _receive(self) -> Any:
+        """The result of an idle Deferred, for a function that waits for it."""
+        return self._take() if type(self.result) is Failure else self.result
 
     def _run(self, ready: list[Deferred[Any]] | None = None) -> None:
         """Call what can be called now: our callbacks, then those of whoever waits for us.

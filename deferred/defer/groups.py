@@ -80,27 +80,37 @@ def _values(results: list[tuple[bool, T]]) -> list[T]:
 def race(deferreds: Iterable[Deferred[T]]) -> Deferred[tuple[int, T]]:
     """`(index, result)` of the first that succeeds; the others are cancelled, and their errors taken.
 
-    Fails with `FailureGroup` when all have failed. Cancelling it cancels all.
+    Fails with `FailureGroup` when all have failed. Cancelling it cancels all, and fails with `CancelledError`.
     """
     racers = list(deferreds)
     failures: dict[int, Failure] = {}
-    race_over: Deferred[tuple[int, T]] = Deferred(lambda _: _cancel_all(racers))
+    over = False
+
+    def give_up(_: object) -> None:
+        nonlocal over
+        over = True
+        _cancel_all(racers)
 
     def won(result: T, index: int) -> None:
-        if not race_over.called:
-            race_over.callback((index, result))
+        nonlocal over
+        if not over:
+            over = True
             _cancel_all(racers[:index] + racers[index + 1 :])
+            first.callback((index, result))
 
     def lost(failure: Failure, index: int) -> None:
+        nonlocal over
         failures[index] = failure
-        if len(failures) == len(racers) and not race_over.called:
-            race_over.errback(FailureGroup([failures[index] for index in sorted(failures)]))
+        if not over and len(failures) == len(racers):
+            over = True
+            first.errback(FailureGroup([failures[index] for index in range(len(racers))]))
 
-    if not racers:
-        race_over.errback(FailureGroup([]))
+    first: Deferred[tuple[int, T]] = Deferred(give_up)
     for index, deferred in enumerate(racers):
         deferred.add_callbacks(won, lost, index)
-    return race_over
+    if not racers:
+        first.errback(FailureGroup([]))
+    return first
 
 
 def _cancel_all(deferreds: list[Deferred[Any]]) -> None:

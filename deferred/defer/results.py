@@ -8,7 +8,7 @@ from typing import Any, ParamSpec, TypeVar, overload
 
 from deferred.defer.coroutines import ensure_deferred
 from deferred.defer.deferred import Deferred
-from deferred.failure import Failure
+from deferred.failure import Detour, Failure
 
 T = TypeVar("T")
 P = ParamSpec("P")
@@ -17,7 +17,11 @@ P = ParamSpec("P")
 def succeed(result: T) -> Deferred[T]:
     """A Deferred that has `result` already."""
     deferred: Deferred[T] = Deferred()
-    deferred.callback(result)
+    if isinstance(result, Detour):
+        deferred.callback(result)
+    else:
+        deferred.called = True
+        deferred.result = result
     return deferred
 
 

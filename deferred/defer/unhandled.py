@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 import traceback
 from collections.abc import Callable
+from types import FrameType
 
 from deferred.failure import Failure
 
@@ -64,11 +65,11 @@ class Record:
         self.fired = ""
 
     def note_made(self) -> None:
-        """The Deferred is being made by the caller's caller."""
+        """The Deferred is being made."""
         self.made = _stack()
 
     def note_fired(self) -> None:
-        """The Deferred is being fired by the caller's caller."""
+        """The Deferred is being fired."""
         self.fired = _stack()
 
     def detail(self) -> str:
@@ -82,5 +83,8 @@ class Record:
 
 
 def _stack() -> str:
-    # without the two frames that lead here from the Deferred's user: the note_ method and the Deferred's own
-    return "".join(traceback.format_stack(sys._getframe(3)))
+    """Where we are, without this package's own frames."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None and frame.f_globals.get("__name__", "").startswith(__package__):
+        frame = frame.f_back
+    return "".join(traceback.format_stack(frame))
