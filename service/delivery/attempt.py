@@ -44,9 +44,10 @@ class Attempt:
         self._content = content
         self._connector = connector
         self._journal = journal
-        self._relays = deque(site.relays)
+        self._relays = deque(connector.in_order(site))
         self._answered: dict[str, Outcome] = {}
         self._failed_at: set[Address] = set()
+        self._connection: Connection | None = None
         self._peer: Address | None = None
         self._blamed: HostFailure | None = None
         self._over = False
@@ -75,6 +76,11 @@ class Attempt:
         if self._wait is not None:
             self._wait.cancel()
 
+    def part(self) -> None:
+        """The outcome is written: take leave of the server, if this was the last message that it is to be given."""
+        if self._connection is not None and self._connection.retired:
+            self._connection.quit()
+
     def _end(self, result: R) -> R:
         self._wait = None  # what its user does with the result is not ours to cancel
         return result
@@ -101,6 +107,7 @@ class Attempt:
 
     def _converse(self, connection: Connection) -> Deferred[Receipt]:
         self.conversing = True
+        self._connection = connection
         self._peer = connection.peer
         connection.work_for(self.claim.id)
         d: Deferred[Any] = connection.handshake()
@@ -121,6 +128,8 @@ class Attempt:
 
     def _whole(self, receipt: Receipt) -> Receipt:
         """The receipt, with the answers that hosts before this one gave."""
+        if self._connection is not None:
+            self._connector.served(self._connection.host)
         self._keep(receipt.outcomes)
         return self._receipt()
 
@@ -151,6 +160,7 @@ class Attempt:
     def _elsewhere(self, failure: Failure) -> Any:
         """The host did not serve us at any address: go on to the next relay."""
         error = self._blame(failure)
+        self._connector.failed(error.host)
         if self._peer is not None:
             self._failed_at.add(self._peer)
         return self._receipt() if self._complete else self._next_relay(error)

@@ -71,6 +71,8 @@ class Connection(BaseProtocol):
         self.host = host
         self.messages = 0
         """Messages taken on so far."""
+        self.retired = False
+        """Whether it has carried its last message: whoever had it quits it once that message's outcome is written."""
         self.lost = False
         self._clock = clock
         self._session = session

@@ -15,6 +15,7 @@ from deferred.defer import Deferred
 from deferred.failure import Failure
 from deferred.interfaces import Address, Reactor, TimerHandle
 from service.delivery.connection import Connection
+from service.delivery.hosts import Hosts, name_of
 from service.delivery.pool import Pool
 from service.delivery.receipt import describe
 from service.delivery.routes import Site
@@ -40,17 +41,12 @@ class Host(msgspec.Struct, frozen=True):
 
     @property
     def name(self) -> str:
-        """The server as operators know it: "smtp.provider.example:587"."""
+        """The server as operators know it."""
         return name_of(self.relay)
 
     def without(self, addresses: Collection[Address]) -> Host:
         """The same server, at its other addresses."""
         return Host(self.relay, tuple(address for address in self.addresses if address not in addresses))
-
-
-def name_of(relay: Relay) -> str:
-    """A relay as operators know it, without the scheme."""
-    return str(relay).partition("://")[2]
 
 
 class Connector:
@@ -63,6 +59,7 @@ class Connector:
         self._journal = journal
         self._pool = pool
         self._open: set[Connection] = set()
+        self._hosts = Hosts()
         self._plain: dict[tuple[str, str], float] = {}
         self._timer: TimerHandle | None = None
         self.closing = False
@@ -81,6 +78,20 @@ class Connector:
     def connections(self) -> int:
         """Open connections, at work or kept."""
         return len(self._open)
+
+    # which host
+
+    def in_order(self, site: Site) -> list[Relay]:
+        """The site's relays, those that failed lately last."""
+        return self._hosts.order(site.relays, self._reactor.time())
+
+    def failed(self, host: str) -> None:
+        """A host did not serve us."""
+        self._hosts.failed(host, self._reactor.time(), self._settings.retry.site_rest)
+
+    def served(self, host: str) -> None:
+        """A host served us."""
+        self._hosts.served(host)
 
     # opening
 
@@ -171,12 +182,12 @@ class Connector:
         return None
 
     def keep(self, connection: Connection) -> None:
-        """Keep a connection for the next message, or close it if there shall be none."""
+        """Keep a connection for the next message, or retire it if there shall be none."""
         if self.closing:
-            connection.quit()
+            connection.retired = True
             return
         for worn in self._pool.keep(connection.site, connection, connection.messages, self._reactor.time()):
-            worn.quit()
+            worn.retired = True
         self._watch()
 
     def lost(self, connection: Connection) -> None:

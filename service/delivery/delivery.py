@@ -7,7 +7,7 @@ Nothing is told of an outcome, in the log or elsewhere, before the store has mad
 from __future__ import annotations
 
 import random
-from typing import Any
+from typing import Any, Final
 
 from config.settings import Settings
 from deferred.defer import CancelledError, Deferred
@@ -29,6 +29,9 @@ from service.delivery.tls import Contexts, Trust
 from service.journal import Journal
 from service.queue.store import Claim, Settlement, Store, StoreFailed, Submission
 from service.smtp.errors import ConfirmationLost, HostFailure, MessageFailure
+
+_BATCH: Final = 100
+"""Messages expired at once."""
 
 
 class Delivery:
@@ -165,7 +168,30 @@ class Delivery:
         rest = 0.0 if self._drained is not None else self._scheduler.rest(claim.site, error, began)
         if isinstance(error, ConfirmationLost):
             return self._write(claim, policy.after_lost_confirmation(claim, error, retry, at, rest, spread))
+        if at >= policy.expiry(claim, retry):
+            self._expire_others(claim.site, error)
         return self._write(claim, policy.after_host_failure(claim, error, retry, at, rest))
+
+    def _expire_others(self, site: str, error: HostFailure) -> None:
+        """A message has expired at a site that does not serve: so have others, perhaps thousands, and at one probe for
+        each rest their senders would learn of it much too late. What was said to this one is said of them too."""
+        said = HostFailure(error.phase, error.text, code=error.code, enhanced=error.enhanced, host=error.host)
+        d: Deferred[Any] = self._store.claim(site, _BATCH)
+        d.add_callback(self._expire, site, said)
+        d.add_errback(self._report, "expiry")
+
+    def _expire(self, claims: list[Claim], site: str, said: HostFailure) -> None:
+        at, retry = self._now(), self._settings.retry
+        over = [claim for claim in claims if at >= policy.expiry(claim, retry)]
+        if len(over) < len(claims):
+            waiting = [claim for claim in claims if at < policy.expiry(claim, retry)]
+            self._store.unclaim(waiting).add_errback(self._report, "unclaim")
+        elif len(claims) == _BATCH:
+            self._expire_others(site, said)
+        for claim in over:
+            self._write(claim, policy.after_host_failure(claim, said, retry, at, 0.0)).add_errback(
+                self._report, "expiry"
+            )
 
     def _write(self, claim: Claim, plan: Plan) -> Deferred[None]:
         """Make the plan durable, with the reports it owes; only then tell."""
@@ -203,7 +229,9 @@ class Delivery:
         return self._store.settle([held]).add_errback(self._report, "delivery")
 
     def _done(self, _: None, claim: Claim) -> None:
-        self._at_work.pop(claim.delivery, None)
+        attempt = self._at_work.pop(claim.delivery, None)
+        if attempt is not None:
+            attempt.part()
         self._decided.discard(claim.delivery)
         self._look_for_the_end()
 

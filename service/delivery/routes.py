@@ -13,6 +13,7 @@ from typing import Final
 import msgspec
 
 from config.settings import Relay, Route, Tls
+from service.delivery.hosts import name_of
 from service.message.address import domain_of
 from service.smtp.auth import Credentials
 
@@ -86,7 +87,7 @@ def _target(route: Route) -> Site:
     if route.username is not None and route.password is not None:
         credentials = Credentials(route.username, route.password)
     return Site(
-        name=",".join(str(relay).partition("://")[2] for relay in route.relay),
+        name=",".join(map(name_of, route.relay)),
         relays=route.relay,
         tls=route.tls,
         credentials=credentials,
