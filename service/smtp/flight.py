@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING
 
-from service.smtp.stages import MAY_BE_FOLLOWED, PHASES, Expectation, Stage
+from service.smtp.stages import PHASES, Expectation, Stage
 
 if TYPE_CHECKING:
     from service.message.outcome import Phase
@@ -50,10 +50,9 @@ class Flight:
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     def _may_go(self, expectations: tuple[Expectation, ...]) -> bool:
-        # content is only ever queued when the server waits for it
-        if not expectations or not self._owed:
-            return True
-        return self.pipelining and self._owed[-1].stage in MAY_BE_FOLLOWED
+        # Content is only queued when the server waits for it, and nothing is queued behind EHLO, STARTTLS, AUTH or DATA
+        # until they are answered: they must be the last of a group (RFC 2920, 3.1).
+        return self.pipelining or not expectations or not self._owed
 
     def oldest(self) -> Expectation | None:
         """What the next reply answers; None if none is owed."""

@@ -105,7 +105,6 @@ class Handshake:
         self.negotiating = False
         self.secure = True
         self.extensions = NONE
-        self._flight.pipelining = False
         if self._greeted:
             self._hello("EHLO")
         else:

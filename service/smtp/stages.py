@@ -120,9 +120,6 @@ PHASES: Final[dict[Stage, Phase]] = {
     Stage.IDLE: Phase.MAIL,
 }
 
-MAY_BE_FOLLOWED: Final = frozenset({Stage.MAIL, Stage.RCPT, Stage.RSET, Stage.CONFIRM, Stage.EMPTY})
-"""With PIPELINING, what need not be the last of a group (RFC 2920, 3.1; content may be the first of one)."""
-
 
 class Expectation(msgspec.Struct, frozen=True):
     """A reply that is owed: what it answers, for which transaction and which of its recipients (by their index)."""

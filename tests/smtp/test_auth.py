@@ -46,6 +46,11 @@ def test_login_answers_two_questions(meet):
     assert talk.ready
 
 
+def test_the_old_way_to_offer_auth_is_understood(meet):
+    """Servers older than RFC 2554 put an equals sign."""
+    assert meet(offering("AUTH=LOGIN") + "C: AUTH LOGIN", password="secret").session.extensions.auth == {"LOGIN"}
+
+
 def test_a_plain_message_too_long_for_the_command_waits_for_the_challenge(meet):
     """RFC 4954, 4: it goes on a line of its own."""
     password = "x" * 500

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from service.message.outcome import Phase
+from service.smtp.envelope import Envelope
 from service.smtp.errors import BrokenAnswer, HostFailure
 from service.smtp.options import SessionOptions
 from service.smtp.session import OutOfStepError, Session
@@ -125,12 +126,30 @@ def test_quit_is_said_where_it_is_understood(meet):
     assert refused.session.data_to_send() == b""
 
 
-@pytest.mark.parametrize("script", ["S: 421 closing", "S: hello", "EOF", "TIMEOUT"])
+IDLE = "S: 220 hi\nC: EHLO me.example\nS: 250 ok\n"
+
+
+@pytest.mark.parametrize("script", ["S: 421 closing", "S: hello", "EOF", "TIMEOUT", IDLE + "S: 250 ok", IDLE + "EOF"])
 def test_quit_is_not_said_to_a_server_that_is_gone_or_out_of_step(meet, script):
     """Nothing is written after anything unexpected."""
     talk = meet(script)
     talk.session.quit()
     assert talk.session.data_to_send() == b""
+
+
+def test_quit_is_not_said_in_the_middle_of_something(meet):
+    """A server that waits for content would take it for content."""
+    talk = meet("S: 220 hi\nC: EHLO me.example")
+    talk.session.quit()
+    assert talk.session.data_to_send() == b""
+    talk = meet(IDLE)
+    talk.session.send(Envelope("ann@a.example", ("bob@b.example",)))
+    for reply in (b"250 ok\r\n", b"250 ok\r\n", b"354 go\r\n"):
+        talk.session.data_to_send()
+        talk.session.receive_data(reply)
+    talk.session.quit()
+    assert talk.session.data_to_send() == b""
+    assert talk.session.closed
 
 
 def test_misuse_is_the_drivers_fault_not_the_servers(meet):

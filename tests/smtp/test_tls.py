@@ -6,6 +6,7 @@ import pytest
 
 from service.message.outcome import Phase
 from service.smtp.errors import BrokenAnswer, HostFailure
+from service.smtp.extensions import NONE
 
 GREETED = """
     S: 220 hi
@@ -40,6 +41,13 @@ def test_after_starttls_everything_is_asked_anew(meet, tls):
 def test_tls_none_does_not_ask_for_it(meet):
     """The policy is in so many words."""
     assert meet(OFFERED, tls="none").ready
+
+
+def test_what_was_offered_in_the_clear_is_not_believed_until_it_is_said_again(meet):
+    """Between the TLS handshake and the answer to the second EHLO nothing is known."""
+    talk = meet(OFFERED + "C: STARTTLS\nS: 220 go\nTLS\nC: EHLO me.example", tls="verify")
+    assert talk.session.extensions == NONE
+    assert not talk.ready
 
 
 @pytest.mark.parametrize("tls", ["encrypt", "verify"])

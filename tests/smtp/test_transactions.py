@@ -186,6 +186,23 @@ def test_a_server_that_refuses_mail_and_takes_the_rest_is_not_given_an_empty_mes
     assert [outcome.state for outcome in receipt.error.outcomes] == [State.FAILED, State.FAILED]
 
 
+def test_recipients_taken_after_mail_was_refused_are_reset(talk):
+    """The server is odd, but in step: nothing of this envelope may be left for the next."""
+    receipt = talk("""
+        C: MAIL FROM:<ann@a.example>
+        C: RCPT TO:<bob@b.example>
+        C: RCPT TO:<eve@b.example>
+        C: DATA
+        S: 550 no
+        S: 250 ok
+        S: 250 ok
+        S: 503 MAIL first
+        C: RSET
+        S: 250 ok
+    """)
+    assert receipt.states() == {BOB: "failed", EVE: "failed"}
+
+
 def test_data_refused_is_an_answer_for_those_who_were_accepted(talk):
     """A 4xx to DATA makes them wait, and the server is reset."""
     receipt = talk("""
