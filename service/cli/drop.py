@@ -21,13 +21,12 @@ def drop(directory: str, content: bytes, ending: str = ".eml") -> str:
 
     Raises `DropError`.
     """
-    if not Path(directory).is_dir():
+    new = Path(directory, "new")
+    if not new.is_dir():
         raise DropError(f"there is no queue at {directory}: start `deferd run` once, or see queue.directory")
     name = f"send-{token_hex(8)}"
-    new = Path(directory, "new")
     hidden = new / f".{name}{ending}.tmp"
     try:
-        new.mkdir(mode=0o770, exist_ok=True)
         try:
             _write(hidden, content)
             hidden.rename(new / f"{name}{ending}")
@@ -51,14 +50,17 @@ def _write(path: Path, content: bytes) -> None:
 
 
 def _let_the_daemon_read(fd: int, new: Path) -> None:
-    """The daemon owns new/, and may be somebody else than we: then the file becomes its own, or can be read."""
+    """The daemon owns new/, and may be somebody else than we: then the file becomes its own, or can be read.
+
+    new/ gives its group to what is made in it, and the daemon is of that group. Where that was undone, all can read it.
+    """
     owner = new.stat()
     if owner.st_uid == os.geteuid():
         return
     if os.geteuid() == 0:
         os.fchown(fd, owner.st_uid, owner.st_gid)
     else:
-        os.fchmod(fd, 0o644)
+        os.fchmod(fd, 0o640 if os.fstat(fd).st_gid == owner.st_gid else 0o644)
 
 
 def _sync_directory(path: Path) -> None:

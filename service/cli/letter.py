@@ -39,17 +39,13 @@ def letter(
     if len(data) > settings.limits.message_size:
         raise JobError(f"the message is over limits.message_size ({settings.limits.message_size} octets)")
     own, message = _split(normalise(data))
-    kept = b"".join(
-        field
-        for field in own
-        if not (field[:3].lower() == b"x-s" and sender is not None)
-        and not (field[:3].lower() == b"x-r" and (recipients or from_header))
-    )
-    if recipients and sender is None:
-        kept = b""  # an envelope that was given is whole: the sender is then the message's own
+    if recipients or from_header:
+        own = []
+    elif sender is not None:
+        own = [field for field in own if not field.lower().startswith(b"x-sender")]
     lines = [] if sender is None else [f"X-Sender: <{check_sender(sender)}>"]
     lines += [f"X-Receiver: <{check_address(recipient)}>" for recipient in recipients]
-    file = b"".join(line.encode() + b"\r\n" for line in lines) + kept + message
+    file = b"".join(line.encode() + b"\r\n" for line in lines) + b"".join(own) + message
     _check(judged(file, settings), recipients)
     return file
 

@@ -83,7 +83,7 @@ def parse(arguments: list[str]) -> Options:
             options.recipients.append(argument)
         else:
             letter_, value = argument[1], argument[2:]
-            if letter_ in _WITH_VALUE and not value and letter_ not in "oO":
+            if letter_ in _WITH_VALUE and not value and letter_ != "o":
                 value = next(rest, "")
                 if letter_ != "f" and letter_ != "r" and not value:
                     raise _Exit(os.EX_USAGE, f"-{letter_} needs a value")
