@@ -151,12 +151,13 @@ class TLSLayer:
         error: ssl.SSLError | None = None
         ended = False
         try:
-            while True:
-                pieces.append(self._object.read(_READ))
-        except ssl.SSLWantReadError:
-            pass
+            while piece := self._object.read(_READ):
+                pieces.append(piece)
+            ended = True  # the peer's close_notify: the ssl module returns b"" for it, or raises
         except ssl.SSLZeroReturnError:
             ended = True
+        except ssl.SSLWantReadError:
+            pass
         except ssl.SSLError as failure:
             error = failure
         self._emit()  # an answer to a KeyUpdate, or an alert
