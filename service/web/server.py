@@ -205,10 +205,13 @@ class _Connection(BaseProtocol):
     def data_received(self, data: bytes) -> None:
         if self._leaving:
             return
-        if not self._begun:
-            self._begun = True
-            self._within(self._server.limits.request)
+        if not self._begun and not self._choked:
+            self._begin()
         self._feed(data)
+
+    def _begin(self) -> None:
+        self._begun = True
+        self._within(self._server.limits.request)
 
     def eof_received(self) -> bool:
         """A peer that has asked may close its side and still read the answer."""
@@ -227,12 +230,14 @@ class _Connection(BaseProtocol):
         self._server.forget(self)
 
     def pause_writing(self) -> None:
-        self._choked = True
+        self._choked = True  # nothing more is read from a peer that does not read
 
     def resume_writing(self) -> None:
         self._choked = False
         if self.waiting:
-            self._advance()
+            self._transport.resume_reading()
+            self._within(self._server.limits.idle)
+            self._go_on()
 
     def shut(self) -> None:
         """The server closes: end what has not asked; what is being answered is let finish."""
@@ -276,7 +281,7 @@ class _Connection(BaseProtocol):
             self._advance()
 
     def _advance(self) -> None:
-        """Take the next request, if one is complete and the peer has read the answers before it."""
+        """Take the next request, if it is complete and the peer has read the answers before it."""
         if self._choked:
             return
         try:
@@ -319,23 +324,26 @@ class _Connection(BaseProtocol):
         if isinstance(result, Failure):  # a slip of ours in encoding: the peer cannot be told any more
             self.drop()
             return result
-        self._transport.resume_reading()
-        self._within(self._server.limits.idle)
         if self._http.our_state is h11.MUST_CLOSE:
             self._end()
             return None
         self._http.start_next_cycle()
         self._server.touch(self)
         self.waiting = True
-        # in a turn of its own: a peer that sends a thousand requests at once neither nests calls nor holds the others
-        self._server.reactor.call_soon(self._pipelined)
+        if self._choked:
+            self._within(self._server.limits.reading)
+        else:
+            self._transport.resume_reading()
+            self._within(self._server.limits.idle)
+            # in a turn of its own: a thousand requests sent at once neither nest calls nor hold others up
+            self._server.reactor.call_soon(self._go_on)
         return None
 
-    def _pipelined(self) -> None:
-        if self.waiting:
+    def _go_on(self) -> None:
+        """Take the next request, if some of it has come with the one before."""
+        if self.waiting and not self._choked:
             if self._http.trailing_data[0] and not self._begun:
-                self._begun = True
-                self._within(self._server.limits.request)
+                self._begin()
             self._advance()
 
     def _refuse(self, status: int, request: Request | None = None) -> None:
@@ -351,6 +359,7 @@ class _Connection(BaseProtocol):
     def _end(self) -> None:
         self._leave()
         self._within(self._server.limits.reading)
+        self._transport.resume_reading()  # to see the peer's end
         if self._half_closed or not self._transport.can_write_eof():
             self._transport.close()
         else:
