@@ -147,11 +147,23 @@ def test_a_certificate_for_another_name_is_refused(reactor: Reactor, serve: Serv
         reactor.run_until_complete(get_page(f"{url}/page", reactor=reactor, tls=trusting(authority)), 20)
 
 
-def test_tls_to_a_server_in_the_clear_fails(reactor: Reactor, serve: Serve) -> None:
-    """https to an http port is a failure, not a hang."""
-    url = serve().replace("http:", "https:")
-    with pytest.raises(OSError):
-        reactor.run_until_complete(get_page(f"{url}/page", reactor=reactor, timeout=10), 20)
+class Refusing(BaseProtocol):
+    """An http server to which the first octets of TLS are no request."""
+
+    def connection_made(self, transport: Transport) -> None:
+        self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        self._transport.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+        self._transport.close()
+
+
+def test_tls_to_a_server_in_the_clear_fails(reactor: Reactor) -> None:
+    """https to an http port is a failure of the handshake."""
+    server = reactor.create_server(Refusing, "127.0.0.1", 0)
+    with pytest.raises(ssl.SSLError):
+        reactor.run_until_complete(get_page(f"https://127.0.0.1:{server.address[1]}/", reactor=reactor), 20)
+    server.close()
 
 
 def test_nobody_listening_is_a_failure(reactor: Reactor) -> None:
