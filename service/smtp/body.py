@@ -11,6 +11,8 @@ class DotStuffer:
     after it would let content end the message (SMTP smuggling); content that keeps the rules has none.
     """
 
+    __slots__ = ("_tail",)
+
     def __init__(self) -> None:
         self._tail = b"\r\n"
 

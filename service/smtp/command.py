@@ -9,6 +9,7 @@ from typing import Final
 COMMAND_LIMIT: Final = 512
 """Octets of a command line, its end included, that any server takes (RFC 5321, 4.5.3.1.4)."""
 
+_PLAIN = re.compile(r"[!#-;=?-~]+")  # printable ASCII without space, quote and angle brackets
 _WORD = re.compile(r"[!-~]+")
 _QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"')
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
@@ -51,6 +52,8 @@ def _with_path(verb: str, address: str, parameters: Iterable[str]) -> bytes:
 
 def checked_path(address: str) -> str:
     """Return `address` if it can stand between angle brackets; spaces and brackets may only be in a quoted part."""
+    if _PLAIN.fullmatch(address):
+        return address
     if _CONTROL.search(address):
         raise CommandError(f"a control character in the address {address!a}")
     bare = _QUOTED.sub("", address, count=1) if address.startswith('"') else address

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import lru_cache
 
 import msgspec
 
@@ -32,8 +33,13 @@ NONE = Extensions()
 
 def parse_extensions(lines: Iterable[bytes]) -> Extensions:
     """Read the lines of a 250 to EHLO (without code); the first is the server's greeting, not an extension."""
+    return _read(tuple(lines)[1:])
+
+
+@lru_cache(maxsize=64)  # thousands of connections to one server share one object; 64 answers have at most 2 MiB
+def _read(lines: tuple[bytes, ...]) -> Extensions:
     keywords: dict[str, tuple[str, ...]] = {}
-    for line in list(lines)[1:]:
+    for line in lines:
         words = line.decode("ascii", "replace").split()
         if not words:
             continue

@@ -9,7 +9,6 @@ waits for writing (the driver does both as the socket allows), so a group may be
 
 from __future__ import annotations
 
-from collections import deque
 from typing import TYPE_CHECKING
 
 from service.smtp.stages import PHASES, Expectation, Stage
@@ -29,8 +28,9 @@ class Flight:
 
     def __init__(self) -> None:
         self.pipelining = False
-        self._owed: deque[Expectation] = deque()
-        self._held: deque[tuple[bytes, tuple[Expectation, ...]]] = deque()
+        # lists, not deques: an empty deque has 600 octets, and most connections are many and short of work
+        self._owed: list[Expectation] = []
+        self._held: list[tuple[bytes, tuple[Expectation, ...]]] = []
 
     def expect_greeting(self) -> None:
         """Wait for what needs no command."""
@@ -43,10 +43,12 @@ class Flight:
     def fetch(self) -> bytes:
         """Return all that may go now; its replies are owed from here on."""
         pieces: list[bytes] = []
-        while self._held and self._may_go(self._held[0][1]):
-            piece, expectations = self._held.popleft()
+        for piece, expectations in self._held:
+            if not self._may_go(expectations):
+                break
             pieces.append(piece)
-            self._owed.extend(expectations)
+            self._owed += expectations
+        del self._held[: len(pieces)]
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     def _may_go(self, expectations: tuple[Expectation, ...]) -> bool:
@@ -60,7 +62,7 @@ class Flight:
 
     def answered(self) -> None:
         """Drop the oldest expectation: its reply has come."""
-        self._owed.popleft()
+        del self._owed[0]
 
     @property
     def busy(self) -> bool:

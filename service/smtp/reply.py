@@ -74,6 +74,8 @@ class ReplyReader:
     A bare LF ends a line too: a reply is only ever judged by its code, so there is nothing to smuggle.
     """
 
+    __slots__ = ("_buffer", "_code", "_lines", "_searched", "_size")
+
     def __init__(self) -> None:
         self._buffer = bytearray()
         self._searched = 0

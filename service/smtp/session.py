@@ -13,7 +13,6 @@ and ends the conversation when something is not as it should be. The driver's pa
 
 from __future__ import annotations
 
-from collections import deque
 from typing import Final
 
 from service.message.outcome import Phase
@@ -54,7 +53,7 @@ class Session:
         self._reader = ReplyReader()
         self._flight = Flight()
         self._handshake = Handshake(options, self._flight)
-        self._transactions: deque[Transaction] = deque()
+        self._transactions: list[Transaction] = []
         self._courteous = True
         self.replies = 0
         self.closed = False
@@ -245,7 +244,7 @@ class Session:
         """Let go of the envelopes that are done, in order: one that was sent ahead waits for those before it."""
         events: list[Event] = []
         while self._transactions and self._transactions[0].over:
-            transaction = self._transactions.popleft()
+            transaction = self._transactions.pop(0)
             events.append(Finished(transaction.outcomes, transaction.close))
             if transaction.close:
                 self._courteous = False

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from enum import Enum, auto
 from typing import Final
 
@@ -93,18 +93,19 @@ class Transaction:
 
     def _sender_path(self) -> str:
         """The sender as it is sent; what stands against it, or against the content's size, is against all."""
+        everybody = self._everybody()
         size, limit = self._envelope.size, self._extensions.size_limit
         if limit is not None and size > limit:
-            self._refuse_all(Phase.MAIL, "5.3.4", f"the message has {size} octets, the server takes at most {limit}")
+            text = f"the message has {size} octets, the server takes at most {limit}"
+            self._refuse(everybody, Phase.MAIL, "5.3.4", text)
         try:
             path = self._path(self._envelope.sender)
         except ValueError as error:
-            self._refuse_all(Phase.MAIL, "5.1.7", str(error))
+            self._refuse(everybody, Phase.MAIL, "5.1.7", str(error))
             return ""
         if path is None:
-            self._refuse_all(
-                Phase.MAIL, "5.6.7", "the sender's address needs SMTPUTF8, which the server does not offer"
-            )
+            text = "the sender's address needs SMTPUTF8, which the server does not offer"
+            self._refuse(everybody, Phase.MAIL, "5.6.7", text)
         return path or ""
 
     def _recipient_path(self, index: int) -> str:
@@ -113,11 +114,11 @@ class Transaction:
             if path == "":
                 raise command.CommandError("the recipient's address is empty")
         except ValueError as error:
-            self._set(index, State.FAILED, Phase.RCPT, enhanced="5.1.3", text=str(error))
+            self._refuse((index,), Phase.RCPT, "5.1.3", str(error))
             return ""
         if path is None:
             text = "the address needs SMTPUTF8, which the server does not offer"
-            self._set(index, State.FAILED, Phase.RCPT, enhanced="5.6.7", text=text)
+            self._refuse((index,), Phase.RCPT, "5.6.7", text)
         return path or ""
 
     def _path(self, address: str) -> str | None:
@@ -162,7 +163,7 @@ class Transaction:
 
     def mail_refused(self, reply: Reply) -> None:
         """Every recipient has this answer."""
-        self._answer_all(Phase.MAIL, reply)
+        self._answer(self._everybody(), Phase.MAIL, reply)
         self._wind_up()
 
     def rcpt_taken(self, index: int) -> None:
@@ -172,12 +173,12 @@ class Transaction:
 
     def rcpt_refused(self, index: int, reply: Reply) -> None:
         """One recipient has its answer; the others go on."""
-        self._answer(index, Phase.RCPT, reply)
+        self._answer((index,), Phase.RCPT, reply)
         self._wind_up()
 
     def data_refused(self, reply: Reply) -> None:
         """Every recipient that was accepted has this answer."""
-        self._answer_all(Phase.DATA, reply)
+        self._answer(self._everybody(), Phase.DATA, reply)
         self._wind_up()
 
     def body_wanted(self) -> list[Event]:
@@ -195,13 +196,12 @@ class Transaction:
 
     def body_refused(self, reply: Reply) -> None:
         """The server did not wait for the content's end: its answer counts, the conversation does not go on."""
-        self._answer_all(Phase.BODY, reply)
+        self._answer(self._everybody(), Phase.BODY, reply)
         self.over = self.close = True
 
     def answered(self, indices: tuple[int, ...], reply: Reply) -> None:
         """The answer to the final dot came, for these recipients."""
-        for index in indices:
-            self._answer(index, Phase.CONFIRM, reply)
+        self._answer(indices, Phase.CONFIRM, reply)
         self.over = not self._hoping
 
     def ended(self, close: bool = False) -> None:
@@ -223,27 +223,27 @@ class Transaction:
 
     # outcomes
 
-    def _answer_all(self, phase: Phase, reply: Reply) -> None:
-        for index in range(len(self._outcomes)):
-            self._answer(index, phase, reply)
+    def _everybody(self) -> range:
+        return range(len(self._outcomes))
 
-    def _answer(self, index: int, phase: Phase, reply: Reply) -> None:
+    def _answer(self, indices: Iterable[int], phase: Phase, reply: Reply) -> None:
+        """The server's word on these recipients."""
         state = {2: State.DELIVERED, 4: State.WAITING}.get(reply.digit, State.FAILED)
-        self._set(index, state, phase, code=reply.code, enhanced=reply.enhanced, text=reply.text)
+        enhanced, text = reply.enhanced, reply.text
+        for index in indices:
+            self._seal(index, state, phase, reply.code, enhanced, text)
 
-    def _refuse_all(self, phase: Phase, enhanced: str, text: str) -> None:
-        for index in range(len(self._outcomes)):
-            self._set(index, State.FAILED, phase, enhanced=enhanced, text=text)
+    def _refuse(self, indices: Iterable[int], phase: Phase, enhanced: str, text: str) -> None:
+        """Our own word on these recipients: this server cannot serve them, so it is not asked."""
+        for index in indices:
+            self._seal(index, State.FAILED, phase, None, enhanced, clean_text(text))
 
-    def _set(
-        self, index: int, state: State, phase: Phase, *, code: int | None = None, enhanced: str = "", text: str = ""
-    ) -> None:
-        """Seal a recipient's fate, unless it has been: the first answer counts."""
-        if self._outcomes[index] is not None:
-            return
-        address = self._envelope.recipients[index]
-        self._outcomes[index] = Outcome(address, state, code, enhanced, clean_text(text), self._options.host, phase)
-        self._hoping -= 1
+    def _seal(self, index: int, state: State, phase: Phase, code: int | None, enhanced: str, text: str) -> None:
+        """Decide a recipient's fate, unless it has been: the first answer counts."""
+        if self._outcomes[index] is None:
+            address = self._envelope.recipients[index]
+            self._outcomes[index] = Outcome(address, state, code, enhanced, text, self._options.host, phase)
+            self._hoping -= 1
 
 
 _STEPS: Final[dict[Step, Callable[[Transaction, Expectation, Reply], list[Event] | None]]] = {
