@@ -131,8 +131,9 @@ class Connector:
                 return failure
             raise HostFailure(Phase.CONNECT, describe(failure.value), host=host.name)
 
-        connection = self._new(site, host)
-        d = self._reactor.create_connection(lambda: connection, host.addresses, timeout=self._settings.timeouts.connect)
+        d = self._reactor.create_connection(
+            lambda: self._new(site, host), host.addresses, timeout=self._settings.timeouts.connect
+        )
         d.add_callbacks(connected, failed)
         return d
 

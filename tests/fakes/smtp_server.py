@@ -215,9 +215,12 @@ class _Peer(BaseProtocol):
                 self.deaf = True
                 self.transport.pause_reading()
             case Drip(text=text, seconds=seconds):
+                self.deaf = True
                 self.drip(text + "\r\n", seconds)
+                return text[:1] in "23"
             case Late(text=text, seconds=seconds):
-                self.server.reactor.call_later(seconds, self.reply, text)
+                self.deaf = True
+                self.server.reactor.call_later(seconds, self.late, text)
                 return text[:1] in "23"
             case Then(text=text):
                 self.reply(text)
@@ -232,10 +235,22 @@ class _Peer(BaseProtocol):
         if not self.transport.is_closing():
             self.transport.write(text.encode("latin-1") + b"\r\n")
 
+    def late(self, text: str) -> None:
+        self.reply(text)
+        self.listen_again()
+
     def drip(self, text: str, seconds: float) -> None:
-        if text and not self.transport.is_closing():
-            self.transport.write(text[:1].encode())
+        if self.transport.is_closing():
+            return
+        self.transport.write(text[:1].encode())
+        if len(text) > 1:
             self.server.reactor.call_later(seconds, self.drip, text[1:], seconds)
+        else:
+            self.listen_again()
+
+    def listen_again(self) -> None:
+        self.deaf = self.transport.is_closing()
+        self.take(b"")
 
     # commands
 
