@@ -132,7 +132,7 @@ def _mailbox(element: list[_Token]) -> Mailbox:
     if angle is None:
         return Mailbox("", check_address(_spec(element, element)))
     name, inside, last = element[:angle], element[angle + 1 : -1], element[-1]
-    if last.text != ">" or last.kind != "special":
+    if last.text != ">" or last.kind != "special" or any(t.kind == "special" and t.text in "<>" for t in inside):
         raise JobError(f"{shown(_words(element))} has something after its '>': put a comma between addresses")
     if any(token.kind == "special" and token.text != "." for token in name):
         raise JobError(f"{shown(_words(element))} has a special character in its name: put the name in quotes")
