@@ -1,0 +1,59 @@
+"""What every test may use: a reactor, a clock, and the law that no error goes unheard."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from deferred.defer import Deferred, set_unhandled_error_hook
+from deferred.failure import Failure
+from deferred.reactor import Reactor
+from deferred.testing import Clock
+
+
+@pytest.fixture(autouse=True)
+def unhandled() -> Iterator[list[Failure]]:
+    """Failures that no errback took: they fail the test, unless it takes them out of this list."""
+    failures: list[Failure] = []
+    before = set_unhandled_error_hook(lambda failure, _: failures.append(failure))
+    yield failures
+    gc.collect(1)  # the young generations: a failure's traceback is often in a cycle
+    set_unhandled_error_hook(before)
+    if failures:
+        pytest.fail("an error that no errback took:\n" + failures[0].get_traceback(), pytrace=False)
+
+
+@pytest.fixture
+def errors() -> Iterator[list[Exception]]:
+    """What the reactor's callbacks raised: it fails the test, unless the test takes it out of this list."""
+    raised: list[Exception] = []
+    yield raised
+    if raised:
+        raise raised[0]
+
+
+@pytest.fixture
+def reactor(errors: list[Exception]) -> Iterator[Reactor]:
+    """A reactor on the system's clock and sockets, closed afterwards."""
+    reactor = Reactor(on_error=errors.append)
+    yield reactor
+    reactor.close()
+
+
+@pytest.fixture
+def run(reactor: Reactor) -> Callable[[Deferred[Any]], Any]:
+    """`run(deferred)` turns the reactor until it has fired, for at most 10 seconds."""
+
+    def run(deferred: Deferred[Any]) -> Any:
+        return reactor.run_until_complete(deferred, 10)
+
+    return run
+
+
+@pytest.fixture
+def clock() -> Clock:
+    """Time that passes when told to."""
+    return Clock()
