@@ -51,12 +51,13 @@ class Recent:
 
 def _subject(facts: dict[str, object]) -> str:
     """Who or what it is about."""
-    parts = (facts.get(name) for name in ("id", "name", "recipient", "site", "host"))
+    parts = (facts.get(name) for name in ("id", "name", "recipient", "site", "host", "where"))
     return " ".join(dict.fromkeys(str(part) for part in parts if part))
 
 
 def _text(facts: dict[str, object]) -> str:
     """What was said: the phase, the code, the words."""
-    parts = (facts.get(name) for name in ("phase", "code", "text", "why", "error", "decision"))
+    parts = [facts.get(name) for name in ("phase", "code", "text", "why", "decision")]
+    parts += str(facts.get("error", "")).splitlines()[-1:]  # of a traceback, what was raised
     text = " ".join(str(part) for part in parts if part)
     return text if len(text) <= 300 else f"{text[:299]}…"

@@ -129,12 +129,7 @@ class WebServer:
     def _report(self, failure: Failure, request: Request) -> Response:
         if failure.check(CancelledError):
             return plain(503, "this took too long")
-        self._journal.tell(
-            "unhandled_error",
-            where=f"http {request.path}",
-            error=failure.get_error_message(),
-            detail=failure.get_brief_traceback(),
-        )
+        self._journal.tell("unhandled_error", where=f"http {request.path}", error=failure.get_traceback())
         return plain(500, "this failed; the log says why")
 
     def admit(self, connection: _Connection) -> bool:

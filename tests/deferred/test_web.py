@@ -6,6 +6,8 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from deferred.defer import CancelledError, Deferred, fail, succeed
 from deferred.failure import Failure
@@ -217,6 +219,45 @@ def test_a_lost_connection_is_told_as_it_is(fetch: Fetch) -> None:
     assert isinstance(fetched.error, ConnectionResetError)
 
 
+FRAGMENTS = st.one_of(
+    st.binary(max_size=20),
+    st.sampled_from(
+        [
+            b"HTTP/1.1 200 OK\r\n",
+            b"HTTP/1.0 404 No\r\n",
+            b"HTTP/1.1 101 Switch\r\nUpgrade: x\r\n\r\n",
+            b"Content-Length: 5\r\n",
+            b"Content-Length: 99999999999999999999\r\n",
+            b"Transfer-Encoding: chunked\r\n",
+            b"Location: /x\r\n",
+            b"\r\n",
+            b"\r\n\r\n",
+            b"5\r\nhello\r\n",
+            b"0\r\n\r\n",
+            b"hello",
+        ]
+    ),
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(FRAGMENTS, max_size=12))
+def test_whatever_a_server_says_there_is_one_result(fragments: list[bytes]) -> None:
+    """A page or one of the promised errors, once; nothing else is raised, and no timer is left."""
+    fetched = Fetched("http://page.example/", Net(), max_size=10)
+    for fragment in fragments:
+        if fetched.wire.end is None and fragment:
+            fetched.wire.answer(fragment)
+    for wire in fetched.net.wires:
+        wire.eof()
+    (result,) = fetched.results
+    if isinstance(result, Failure):
+        assert result.check(HTTPError, BrokenAnswer, PageTooLarge, BadURL)
+    else:
+        assert len(result) <= 10
+    assert fetched.net.pending == 0
+
+
 def test_a_refused_connection_goes_down_the_errback_chain() -> None:
     """What create_connection fails with is what get_page fails with."""
     net = Net()
@@ -284,8 +325,8 @@ def test_a_page_in_time_leaves_no_timer(fetch: Fetch) -> None:
     """Nothing is left behind that would fire later."""
     fetched = fetch(timeout=5)
     fetched.wire.answer(ok(b"page"))
-    fetched.net.advance(10)
     assert fetched.results == [b"page"]
+    assert fetched.net.pending == 0
 
 
 def test_cancelling_closes_the_connection(fetch: Fetch) -> None:

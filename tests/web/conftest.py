@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -118,7 +118,7 @@ class House:
         return Visitor(self.net)
 
 
-@pytest.fixture
-def house() -> Iterator[type[House]]:
+@pytest.fixture(scope="session")
+def house() -> type[House]:
     """To be called with handlers and limits."""
     return House

@@ -230,6 +230,13 @@ def test_the_last_troubles_are_shown_newest_first(world: World) -> None:
     assert "j0" not in text
 
 
+def test_of_a_traceback_the_page_shows_what_was_raised(world: World) -> None:
+    """The rest is in the log."""
+    error = "Traceback (most recent call last):\n  File ...\nRuntimeError: out of cheese\n"
+    world.journal.tell("unhandled_error", where="scheduler", error=error)
+    assert "unhandled error scheduler 0 s ago RuntimeError: out of cheese" in world.page()
+
+
 def test_only_the_last_troubles_are_kept() -> None:
     """A storm of failures takes no more memory than twenty, and long words are cut."""
     recent = Recent(lambda: NOW)

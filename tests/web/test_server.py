@@ -6,6 +6,8 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from deferred.defer import Deferred, fail
 from service.web.server import Limits, Request, Response
@@ -232,7 +234,7 @@ def test_a_handler_that_fails_gives_nothing_away(house: BuildHouse, handler: Cal
     ((event, facts),) = h.events
     assert event == "unhandled_error"
     assert facts["where"] == "http /boom"
-    assert "RuntimeError" in str(facts["detail"])
+    assert "RuntimeError" in str(facts["error"])
     assert visitor.ask().statuses == [500, 200]
 
 
@@ -257,7 +259,7 @@ def test_a_peer_that_goes_away_cancels_what_it_asked_for(house: BuildHouse) -> N
     visitor.protocol.connection_lost(ConnectionResetError())
     assert len(cancelled) == 1
     assert h.server.connections == 0
-    h.net.advance(1000)
+    assert h.net.pending == 0
 
 
 def test_a_peer_that_has_asked_may_close_its_side(house: BuildHouse) -> None:
@@ -326,5 +328,45 @@ def test_no_timer_outlives_its_connection(house: BuildHouse) -> None:
     visitor.eof()
     h.net.advance(0)
     assert h.server.connections == 0
-    h.net.advance(1000)
     assert visitor.end == "closed"
+    assert h.net.pending == 0
+
+
+FRAGMENTS = st.one_of(
+    st.binary(max_size=30),
+    st.sampled_from(
+        [
+            b"GET /page HTTP/1.1\r\nHost: x\r\n\r\n",
+            b"HEAD /boom HTTP/1.1\r\nHost: x\r\n",
+            b"POST /slow HTTP/1.0\r\n",
+            b"CONNECT x:1 HTTP/1.1\r\nHost: x\r\n\r\n",
+            b"OPTIONS * HTTP/1.1\r\nHost: x\r\n\r\n",
+            b"GET http://[ HTTP/1.1\r\nHost: x\r\n\r\n",
+            b"Content-Length: 3\r\n",
+            b"Transfer-Encoding: chunked\r\n",
+            b"Connection: Upgrade\r\nUpgrade: h2c\r\n",
+            b"Expect: 100-continue\r\n",
+            b"\r\n",
+            b"3\r\nabc\r\n0\r\n\r\n",
+        ]
+    ),
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(fragments=st.lists(FRAGMENTS, max_size=12), hangs_up=st.booleans())
+def test_whatever_a_peer_sends_the_connection_ends(house: BuildHouse, fragments: list[bytes], hangs_up: bool) -> None:
+    """Nothing is raised, what is answered is HTTP, and in the end neither connection nor timer is left."""
+    h = house({"/boom": boom, "/slow": lambda _: Deferred(), **PAGES})
+    visitor = h.visit()
+    for fragment in fragments:
+        if visitor.end is None:
+            visitor.send(fragment)
+    if hangs_up and visitor.end is None:
+        visitor.eof()
+    h.net.advance(1000)
+    assert visitor.end is not None
+    assert h.server.connections == 0
+    assert h.net.pending == 0
+    assert visitor.received == b"" or visitor.received.startswith(b"HTTP/1.1 ")
+    assert {event for event, facts in h.events if facts["where"] != "http /boom"} == set()
