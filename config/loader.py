@@ -29,11 +29,11 @@ def find(path: str | None, environ: Mapping[str, str] | None = None) -> str:
     environ = os.environ if environ is None else environ
     named = path or environ.get("DEFERD_CONFIG")
     if named:
-        if not Path(named).exists():
+        if not _is_there(named):
             who = "-c" if path else "DEFERD_CONFIG"
             raise ConfigError(f"{_printable(named)}: there is no such file; {who} names it")
         return named
-    return next((place for place in PLACES if Path(place).exists()), REFERENCE)
+    return next((place for place in PLACES if _is_there(place)), REFERENCE)
 
 
 def load(path: str | None = None, environ: Mapping[str, str] | None = None, *, routes: bool = True) -> Settings:
@@ -56,6 +56,17 @@ def load(path: str | None = None, environ: Mapping[str, str] | None = None, *, r
     problems.raise_if_any()
     assert isinstance(settings, Settings)  # a reader that fails has told why
     return settings
+
+
+def _is_there(path: str) -> bool:
+    """Whether there is a file. One that we may not look at is there: passing over it would use another's routes."""
+    try:
+        Path(path).stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError:
+        return True
+    return True
 
 
 def _read(path: str, problems: Problems) -> document.Mapping:

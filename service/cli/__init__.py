@@ -75,7 +75,7 @@ def run(ctx: click.Context, config_path: str | None) -> None:
 @cli.command()
 @click.pass_context
 def demo(ctx: click.Context) -> None:
-    """Watch three jobs being delivered to a test server, in a temporary directory."""
+    """Watch three jobs being delivered to a server of our own."""
     ctx.exit(import_module("service.cli.demo").demo())
 
 
@@ -83,7 +83,7 @@ def demo(ctx: click.Context) -> None:
 @config_option
 @click.pass_context
 def health(ctx: click.Context, config_path: str | None) -> None:
-    """Ask the running daemon's /healthz; for a container's health check."""
+    """Ask the running daemon's /healthz whether it is well."""
     ctx.exit(import_module("service.cli.health").health(config_path))
 
 

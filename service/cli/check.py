@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 @json_option
 @click.pass_context
 def check(ctx: click.Context, config_path: str | None, connect: bool, as_json: bool) -> None:
-    """Tell whether the configuration is right, and what is risky in it.
+    """Tell what is wrong or risky in the configuration.
 
     Exits with 78 where it is wrong and, with --connect, with 1 where a relay does not serve.
     """

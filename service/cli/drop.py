@@ -22,11 +22,11 @@ def drop(directory: str, content: bytes, ending: str = ".eml") -> str:
     Raises `DropError`.
     """
     new = Path(directory, "new")
-    if not new.is_dir():
-        raise DropError(f"there is no queue at {directory}: start `deferd run` once, or see queue.directory")
     name = f"send-{token_hex(8)}"
     hidden = new / f".{name}{ending}.tmp"
     try:
+        if not new.is_dir():
+            raise DropError(f"there is no queue at {directory}: start `deferd run` once, or see queue.directory")
         try:
             _write(hidden, content)
             hidden.rename(new / f"{name}{ending}")

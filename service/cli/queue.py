@@ -23,7 +23,10 @@ STATES = ("queued", "held", "delivered", "failed", "partly")
 
 @click.group()
 def queue() -> None:
-    """Look at the queue and change it, with or without a running daemon."""
+    """Look at the queue and change it.
+
+    Works with or without a running daemon, which acts on changes at once.
+    """
 
 
 @queue.command("list")
@@ -126,14 +129,14 @@ def _with_store(config_path: str | None, use: Callable[[CommandStore], T]) -> T:
     from service.queue.store import StoreFailed, UnknownJob
 
     directory = Path(settings.queue.directory)
-    if not directory.is_dir():
-        give_up(f"there is no queue at {directory}: start `deferd run` once, or see queue.directory")
     try:
+        if not directory.is_dir():
+            give_up(f"there is no queue at {directory}: start `deferd run` once, or see queue.directory")
         with open_for_commands(directory, time.time, settings.queue.results) as store:
             return use(store)
     except UnknownJob as error:
         give_up(clean(error.args[0] if error.args else error))
-    except StoreFailed as error:
+    except (StoreFailed, OSError) as error:
         give_up(clean(error))
 
 

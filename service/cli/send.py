@@ -23,7 +23,9 @@ STRUCTURED = (".json", ".yaml", ".yml")
 def send(
     config_path: str | None, sender: str | None, from_header: bool, as_json: bool, arguments: tuple[str, ...]
 ) -> None:
-    """Drop messages into the queue, and print the names of their jobs once they are on disk.
+    """Drop messages into the queue, durably.
+
+    Prints the names of their jobs once they are on disk; their results will be results/NAME.json.
 
     An argument with an @ that is no file is a recipient, any other is a file; without a file, or for the file -, the
     message comes from standard input. Each file is a job for all the recipients.

@@ -252,6 +252,19 @@ def test_the_file_is_found_in_the_contracts_order(tmp_path, monkeypatch):
     assert find(str(local), {"DEFERD_CONFIG": str(named)}) == str(local)
 
 
+def test_a_file_that_may_not_be_looked_at_is_not_passed_over(tmp_path, monkeypatch):
+    """Else another configuration would be used in its place, and nobody told."""
+    stat = Path.stat
+
+    def refuse(path, **options):
+        if str(path).startswith("/etc/deferd"):
+            raise PermissionError(13, "Permission denied", path)
+        return stat(path, **options)
+
+    monkeypatch.setattr(Path, "stat", refuse)
+    assert find(None, {}) == "/etc/deferd/deferd.yaml"
+
+
 def test_a_secret_does_not_show():
     """In no repr, though it is the text itself."""
     assert "hunter2" not in repr([Secret("hunter2")])
