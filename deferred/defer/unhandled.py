@@ -41,8 +41,9 @@ _hook: Hook = print_unhandled
 def set_unhandled_error_hook(hook: Hook | None) -> Hook:
     """Have `hook(failure, detail)` called for each failure that no errback took; None restores the first hook.
 
-    It is called when the Deferred is collected, from wherever that happens; `detail` tells where the Deferred was made
-    and fired if debugging is on, else it is ''. Returns the hook that was set before.
+    It is called when the Deferred goes, from wherever that happens: with the last reference, or, if a frame that the
+    traceback keeps still holds the Deferred, when the collector finds the two. `detail` tells where the Deferred was
+    made and fired if debugging is on, else it is ''. Returns the hook that was set before.
     """
     global _hook
     before, _hook = _hook, hook or print_unhandled
