@@ -109,12 +109,15 @@ class Schedule:
         return None if when is None else max(0.0, when - now)
 
     def next_time(self) -> float | None:
-        """When the earliest timer is due (calls for the next turn not counted)."""
+        """When to look next: no later than the earliest timer, earlier if that was put off; None if there is none.
+
+        To find the exact time would mean to push every timer that was put off anew: one early look is cheaper.
+        """
         heap = self._heap
         while heap:
-            _, order, timer = heap[0]
-            if order == timer._order:
-                return timer._when
+            when, order, timer = heap[0]
+            if order == timer._entry and timer._order >= 0:
+                return when
             heappop(heap)
             self._settle(order, timer)
         return None
@@ -202,11 +205,7 @@ class Schedule:
         """An entry of the heap stands for no call any more; build the heap anew when most do."""
         self._stale += 1
         if self._stale > _FEW and self._stale * 2 > len(self._heap):
-            live = [timer for _, order, timer in self._heap if order == timer._entry and timer._order >= 0]
-            for timer in live:
-                timer._entry = timer._order
-                timer._entry_when = timer._when
             # in place, since a turn may be in the middle of it
-            self._heap[:] = [(timer._when, timer._order, timer) for timer in live]
+            self._heap[:] = [entry for entry in self._heap if entry[1] == entry[2]._entry and entry[2]._order >= 0]
             heapify(self._heap)
             self._stale = 0

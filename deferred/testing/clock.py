@@ -68,7 +68,7 @@ class Clock:
         return len(self._schedule)
 
     def next_time(self) -> float | None:
-        """When something is due next: now if there are calls for the next turn; None if nothing is."""
+        """When something may be due next: now if there are calls for the next turn; None if nothing ever is."""
         return self._now if self._schedule.busy else self._schedule.next_time()
 
     def turn(self) -> None:
