@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import re
+from math import isinf
 from typing import Any, Final, NoReturn
 
 import yaml
@@ -27,7 +28,7 @@ _UNTIL_PIECE = re.compile(rb'[^"\[\]{}]*')
 _STRING_PART = re.compile(rb'[^"\\]*(?:\\.[^"\\]*){0,1000}', re.DOTALL)
 _COLON = re.compile(rb"[ \t\r\n]*:")
 _LONE_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
-_INTEGER = re.compile(r"[-+]?[0-9]{1,18}")
+_INTEGER = re.compile(r"[-+]?[0-9]{1,4000}")
 _FLOAT = re.compile(r"[-+]?(?:\.[0-9]{1,40}|[0-9]{1,40}(?:\.[0-9]{0,40})?)(?:[eE][-+]?[0-9]{1,3})?")
 _WORDS: Final = {
     **dict.fromkeys(("", "~", "null", "Null", "NULL")),
@@ -43,7 +44,9 @@ def read_json(data: bytes) -> Any:
         text, data = text[1:], data[3:]
     _check_json(data)
     try:
-        value = json.loads(text, object_pairs_hook=_without_duplicates, parse_constant=_no_constant)
+        value = json.loads(
+            text, object_pairs_hook=_without_duplicates, parse_constant=_no_constant, parse_float=_finite
+        )
     except json.JSONDecodeError as error:
         raise JobError(f"line {error.lineno}, column {error.colno}: this is no JSON: {error.msg}") from None
     except (ValueError, RecursionError) as error:
@@ -143,6 +146,13 @@ def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _no_constant(name: str) -> NoReturn:
     raise JobError(f"this is no JSON: {name} is no number")
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if isinf(number):
+        raise JobError(f"the number {shown(text)} is too large to be kept: write it as text")
+    return number
 
 
 def _refuse_surrogates(value: Any) -> None:
@@ -248,5 +258,5 @@ def _scalar_value(event: yaml.ScalarEvent) -> Any:
     if _INTEGER.fullmatch(text):
         return int(text)
     if _FLOAT.fullmatch(text):
-        return float(text)
+        return _finite(text)
     return text
