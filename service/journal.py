@@ -29,6 +29,7 @@ EVENTS: Final[dict[str, Level]] = {
     "job_rejected": "warning",  # name, why
     "job_known": "info",  # id, name: the same file or key again, not sent again
     "job_finished": "info",  # id, name, state
+    "watch_failed": "warning",  # why: no inotify; new/ is looked through again and again instead
     "file_stuck": "error",  # name, why: accepted or rejected, but cannot be moved or removed
     "result_failed": "error",  # name, why: a result file could not be written yet
     # an attempt's life

@@ -16,6 +16,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 from typing import Final
@@ -125,7 +126,7 @@ def open_writer(path: Path, *, busy_timeout: float = 0) -> apsw.Connection:
     `busy_timeout` is how many seconds a statement may wait for another's lock. Raises `StoreFailed`.
     """
     try:
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        _make_file(path)
         connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READWRITE)
         # Opening and the first statements may meet the lock of a command that does the same; that is over soon.
         connection.set_busy_timeout(10_000)
@@ -154,14 +155,20 @@ def open_reader(path: Path, *, busy_timeout: float) -> apsw.Connection:
     return connection
 
 
+def _make_file(path: Path) -> None:
+    # Never opened where it exists: closing any descriptor of the file gives up all of this process's POSIX locks on it.
+    with contextlib.suppress(FileExistsError):
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+
+
 def _make_tables(connection: apsw.Connection, path: Path) -> None:
     if connection.pragma("user_version") == 0:
-        with connection:
-            connection.execute("BEGIN IMMEDIATE") if not connection.in_transaction else None
-            # Asked again under the lock: a command may have made them meanwhile.
-            if connection.pragma("user_version") == 0:
-                connection.execute(TABLES)
-                connection.execute(f"PRAGMA user_version = {VERSION}")
+        connection.execute("BEGIN IMMEDIATE")
+        # Asked again under the lock: a command may have made them meanwhile.
+        if connection.pragma("user_version") == 0:
+            connection.execute(TABLES)
+            connection.execute(f"PRAGMA user_version = {VERSION}")
+        connection.execute("COMMIT")
     _check_version(connection, path)
 
 

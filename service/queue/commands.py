@@ -1,0 +1,98 @@
+"""The queue as a command sees it: looked at and changed at once, beside a running daemon or without one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from types import TracebackType
+from typing import TypeVar
+
+import apsw
+
+from service.queue import changing, looking, owing
+from service.queue.owing import ResultPolicy
+from service.queue.schema import FAULTS, explain, open_reader, open_writer
+from service.queue.sqlite import DATABASE
+from service.queue.store import Change, Counts, JobState, JobView, StoreFailed
+
+T = TypeVar("T")
+_PATIENCE = 10.0  # seconds to wait for a lock that the daemon has for milliseconds
+
+
+class CommandStore:
+    """Looks and changes. Opens the store for writing only when something is to be changed.
+
+    Every method raises `StoreFailed` where the store is missing, damaged, unreadable or locked for too long. A context
+    manager, which closes it.
+    """
+
+    def __init__(self, directory: Path, wall_time: Callable[[], float], results: ResultPolicy = "all") -> None:
+        self._path = directory / DATABASE
+        self._wall_time = wall_time
+        self._results: ResultPolicy = results
+        self._reader = open_reader(self._path, busy_timeout=_PATIENCE)
+        self._writer: apsw.Connection | None = None
+
+    def __enter__(self) -> CommandStore:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self.close()
+
+    def show(self, id: str) -> JobView | None:
+        """One job, whether finished or not."""
+        return self._guard(lambda: looking.show(self._reader, id))
+
+    def count(self) -> Counts:
+        """How much waits."""
+        return self._guard(lambda: looking.count(self._reader))
+
+    def change(self, change: Change, ids: Iterable[str] | None = None, site: str | None = None) -> int:
+        """Retry, hold, release or remove the jobs with these ids, or of this site, or all; return how many changed.
+
+        Raises `UnknownJob` where an id is not in the queue; nothing is changed then. A running daemon is to be poked
+        afterwards.
+        """
+        return self._guard(lambda: self._change(change, ids, site))
+
+    def _change(self, change: Change, ids: Iterable[str] | None, site: str | None) -> int:
+        jobs = changing.jobs_to_change(self._reader, ids, site)
+        if self._writer is None:
+            self._writer = open_writer(self._path, busy_timeout=_PATIENCE)
+        writer = self._writer
+        changed = 0
+        # In slices, so that a daemon beside us commits in between.
+        for first in range(0, len(jobs), changing.SLICE):
+            writer.execute("BEGIN IMMEDIATE")
+            try:
+                now = self._wall_time()
+                done = changing.change_jobs(writer, change, jobs[first : first + changing.SLICE], site, now)
+                owing.owe(writer, done, self._results, int(now * 1000))
+                writer.execute("COMMIT")
+            except BaseException:
+                if writer.in_transaction:
+                    writer.execute("ROLLBACK")
+                raise
+            changed += len(done)
+        return changed
+
+    def close(self) -> None:
+        """Let go of the store."""
+        self._reader.close()
+        if self._writer is not None:
+            self._writer.close()
+
+    def list(self, *, site: str | None = None, state: JobState | None = None, limit: int = 100) -> list[JobView]:
+        """Jobs, oldest first. Without `state`, those that are not finished."""
+        return self._guard(lambda: looking.list_jobs(self._reader, site, state, limit))
+
+    def _guard(self, run: Callable[[], T]) -> T:
+        try:
+            return run()
+        except FAULTS as error:
+            raise StoreFailed(explain(self._path, error)) from error
+
+
+def open_for_commands(directory: Path, wall_time: Callable[[], float], results: ResultPolicy = "all") -> CommandStore:
+    """The queue in `directory`. Raises `StoreFailed` where there is none, or it cannot be read."""
+    return CommandStore(directory, wall_time, results)

@@ -1,0 +1,71 @@
+"""inotify(7): what happened in a directory, from the kernel.
+
+Small on purpose: one file descriptor, watches on directories, and events as they are read. When the kernel's queue has
+overflown, one event with `overflow` says that others are missing: whoever watches has to look for itself.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import struct
+from typing import Final, NamedTuple
+
+CLOSE_WRITE: Final = 0x8
+MOVED_TO: Final = 0x80
+_IN_Q_OVERFLOW: Final = 0x4000
+_IN_ONLYDIR: Final = 0x01000000
+_IN_CLOEXEC: Final = os.O_CLOEXEC
+_IN_NONBLOCK: Final = os.O_NONBLOCK
+_EVENT: Final = struct.Struct("iIII")
+_READ: Final = 256 * 1024
+
+
+class Event(NamedTuple):
+    """What happened to the entry `name` of a watched directory."""
+
+    name: str
+    overflow: bool
+
+
+class Inotify:
+    """Watches one directory. `fileno()` can be read when there are events."""
+
+    def __init__(self, directory: str | os.PathLike[str], mask: int = CLOSE_WRITE | MOVED_TO) -> None:
+        """Watch for `mask`. Raises `OSError`: the system may have no inotify, or no more watches."""
+        libc = ctypes.CDLL(None, use_errno=True)
+        if not hasattr(libc, "inotify_init1"):
+            raise OSError("this system has no inotify")
+        self._fd: int = libc.inotify_init1(_IN_NONBLOCK | _IN_CLOEXEC)
+        if self._fd < 0:
+            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+        if libc.inotify_add_watch(self._fd, os.fsencode(directory), ctypes.c_uint32(mask | _IN_ONLYDIR)) < 0:
+            error = ctypes.get_errno()
+            self.close()
+            raise OSError(error, os.strerror(error), os.fspath(directory))
+
+    def fileno(self) -> int:
+        """The file descriptor."""
+        return self._fd
+
+    def read(self) -> list[Event]:
+        """What has happened since last asked; nothing where nothing has."""
+        try:
+            data = os.read(self._fd, _READ)
+        except BlockingIOError:
+            return []
+        events = []
+        at = 0
+        while at < len(data):
+            _, mask, _, length = _EVENT.unpack_from(data, at)
+            at += _EVENT.size
+            name = data[at : at + length].rstrip(b"\0")
+            at += length
+            events.append(Event(os.fsdecode(name), bool(mask & _IN_Q_OVERFLOW)))
+        return events
+
+    def close(self) -> None:
+        """Stop watching. Harmless when done already."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1

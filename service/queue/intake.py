@@ -1,0 +1,358 @@
+r"""Intake: a file that appears in new/ becomes a job, and leaves new/ only once that job is committed.
+
+    inotify ---> names ---> open, check, read ---> a batch ---> store.accept ---> unlink, wake the delivery
+    scan    --/                 \--> rejected/ with a .why
+
+inotify tells of a file when its writer has closed it or has renamed it into place. A scan, at the start and now and
+then, finds what inotify missed; whether a file found so is still being written the kernel is asked (a lease), and where
+it does not say, a file counts once it has stayed the same for a second.
+
+Small files are read on the reactor's thread, a few milliseconds' worth a turn; large ones one at a time in a thread.
+Nothing more is read while two batches wait for their commit, so that a disk that is full or slow fills no memory.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator
+from typing import Final
+
+import msgspec
+
+from deferred.failure import Failure
+from deferred.interfaces import Reactor, TimerHandle
+from service.journal import Journal
+from service.message.job import Job, JobError
+from service.queue.drop import DropDirectory, DroppedFile, Identity, NotYet, Refused, Stuck, printable
+from service.queue.inotify import Inotify
+from service.queue.layout import Layout
+from service.queue.store import Accepted, Source, Store, StoreFailed, Submission
+
+_BATCH: Final = 100
+_BATCH_OCTETS: Final = 8 * 1024 * 1024
+_BATCHES: Final = 2  # under way at once
+_SLICE: Final = 0.004  # seconds of work in one turn
+_LARGE: Final = 1024 * 1024
+_SCAN_EVERY: Final = 30.0
+_SCAN_SLICE: Final = 500
+_QUIET: Final = 1.0  # seconds for which a file has to stay the same where the kernel cannot tell who writes it
+_LATER: Final = 1.0
+
+
+class _Read(msgspec.Struct, frozen=True):
+    submission: Submission
+    source: Source
+
+
+class Intake:
+    """Takes jobs out of new/.
+
+    `read(name, octets)` makes a job of a file or raises `JobError`; `wants(name)` tells whether a file of this name is
+    a job at all; `site_of(address)` names a recipient's site; `accepted(sites)` is called when jobs for them are
+    durable; `unique` gives a new id's text at each call.
+    """
+
+    def __init__(
+        self,
+        reactor: Reactor,
+        store: Store,
+        journal: Journal,
+        layout: Layout,
+        drop: DropDirectory,
+        *,
+        read: Callable[[str, bytes], Job],
+        wants: Callable[[str], bool],
+        site_of: Callable[[str], str],
+        accepted: Callable[[Iterable[str]], object],
+        unique: Callable[[], str],
+    ) -> None:
+        self._reactor = reactor
+        self._store = store
+        self._journal = journal
+        self._layout = layout
+        self._drop = drop
+        self._read = read
+        self._wants = wants
+        self._site_of = site_of
+        self._accepted = accepted
+        self._unique = unique
+        self._names: dict[str, bool] = {}  # to be looked at; True: its writer has closed it
+        self._later: set[str] = set()
+        self._busy: dict[str, bool] = {}  # being taken; True: something has happened to the name meanwhile
+        self._quiet: dict[str, tuple[Identity, float]] = {}
+        self._stuck: dict[str, Identity] = {}
+        self._batches = 0
+        self._large = 0
+        self._work: TimerHandle | None = None
+        self._retry: TimerHandle | None = None
+        self._scan_timer: TimerHandle | None = None
+        self._scanning: Iterator[os.DirEntry[str]] | None = None
+        self._inotify: Inotify | None = None
+        self._running = False
+
+    # Noticing
+
+    def start(self) -> None:
+        """Watch new/ and take what is in it."""
+        self._running = True
+        try:
+            self._inotify = Inotify(self._layout.new)
+            self._reactor.add_reader(self._inotify.fileno(), self._noticed)
+        except OSError as error:
+            self._journal.tell("watch_failed", why=str(error))
+        self.scan()
+
+    def stop(self) -> None:
+        """Take nothing more. What is on its way into the store gets there."""
+        self._running = False
+        if self._inotify is not None:
+            self._reactor.remove_reader(self._inotify.fileno())
+            self._inotify.close()
+            self._inotify = None
+        for timer in (self._work, self._retry, self._scan_timer):
+            if timer is not None:
+                timer.cancel()
+
+    def scan(self) -> None:
+        """Look through new/, some entries a turn, and again after a while."""
+        if not self._running or self._scanning is not None:
+            return
+        self._stuck = {name: was for name, was in self._stuck.items() if self._drop.status(name) == was}
+        try:
+            self._scanning = iter(os.scandir(self._layout.new))
+        except OSError as error:
+            self._journal.tell("file_stuck", name="new/", why=f"it cannot be read ({error.strerror})")
+        self._scan_some()
+
+    def _scan_some(self) -> None:
+        if not self._running:
+            return
+        if len(self._names) > 10 * _BATCH:  # what was found before comes first
+            self._scan_timer = self._reactor.call_later(0.01, self._scan_some)
+            return
+        for _ in range(_SCAN_SLICE):
+            entry = next(self._scanning, None) if self._scanning is not None else None
+            if entry is None:
+                self._scanning = None
+                every = _SCAN_EVERY if self._inotify is not None else _LATER
+                self._scan_timer = self._reactor.call_later(every, self.scan)
+                break
+            if self._wants(entry.name) and entry.name not in self._busy:
+                self._names.setdefault(entry.name, False)
+        else:
+            self._scan_timer = self._reactor.call_soon(self._scan_some)
+        self._go_on()
+
+    def _noticed(self) -> None:
+        for event in self._inotify.read() if self._inotify is not None else ():
+            if event.overflow:
+                self.scan()
+            elif event.name in self._busy:
+                self._busy[event.name] = True
+            elif self._wants(event.name):
+                self._names[event.name] = True
+        self._go_on()
+
+    # Taking
+
+    def _go_on(self) -> None:
+        if self._running and self._names and self._work is None and self._batches < _BATCHES:
+            self._work = self._reactor.call_soon(self._take_some)
+
+    def _take_some(self) -> None:
+        self._work = None
+        end = self._reactor.time() + _SLICE
+        batch: list[_Read] = []
+        octets = 0
+        while self._names and len(batch) < _BATCH and octets < _BATCH_OCTETS and self._reactor.time() < end:
+            name = next(iter(self._names))
+            closed = self._names.pop(name)
+            taken = self._take(name, closed)
+            if taken is not None:
+                batch.append(taken)
+                octets += taken.source.size
+        if batch:
+            self._offer(batch)
+        self._go_on()
+
+    def _take(self, name: str, closed: bool) -> _Read | None:
+        """Read one small file; None where there is none to take now."""
+        try:
+            file = self._drop.open(name)
+        except Refused as refusal:
+            self._reject(name, str(refusal))
+            return None
+        except NotYet:
+            self._look_later(name)
+            return None
+        if file is None:
+            self._quiet.pop(name, None)
+            return None
+        if self._passed_over(file, closed):
+            file.close()
+            return None
+        self._busy[name] = False
+        if file.size > _LARGE:
+            self._take_large(file)
+            return None
+        try:
+            return self._submission(file, self._read(name, file.read()))
+        except Exception:  # noqa: BLE001 (whatever a stranger's file does to our reader, it must not stop the others)
+            self._read_failed(name, Failure())
+            return None
+        finally:
+            file.close()
+
+    def _passed_over(self, file: DroppedFile, closed: bool) -> bool:
+        """Whether the file is to be left alone now: it is stuck, or somebody writes it still."""
+        stuck = self._stuck.get(file.name)
+        if stuck is not None:
+            if stuck == file.identity:
+                return True
+            del self._stuck[file.name]
+        if file.size > _LARGE and self._large:
+            self._later.add(file.name)  # looked at when the large one before it is done
+            return True
+        writing = file.being_written()
+        if writing is None and not closed:
+            now = self._reactor.time()
+            before, since = self._quiet.get(file.name, (None, now))
+            writing = before != file.identity or now - since < _QUIET
+            if writing:
+                self._quiet[file.name] = (file.identity, since if before == file.identity else now)
+                self._look_later(file.name)
+        if not writing:
+            self._quiet.pop(file.name, None)
+        return bool(writing)  # whoever writes it closes it, and inotify or a scan tells
+
+    def _take_large(self, file: DroppedFile) -> None:
+        self._large += 1
+
+        def done(_: object) -> None:
+            file.close()
+            self._large -= 1
+            self._look_again()
+
+        d = self._reactor.defer_to_thread(lambda: self._read(file.name, file.read()))
+        d.add_callback(lambda job: self._offer([self._submission(file, job)]))
+        d.add_errback(lambda failure: self._read_failed(file.name, failure))
+        d.add_both(done)
+
+    def _submission(self, file: DroppedFile, job: Job) -> _Read:
+        name = file.name.rpartition(".")[0]
+        submission = Submission(
+            job=job,
+            name=name,
+            sites=tuple([self._site_of(address) for address in job.recipients]),
+            source=file.source,
+            name_taken=os.path.lexists(self._layout.results / f"{name}.json"),
+        )
+        return _Read(submission, file.source)
+
+    def _read_failed(self, name: str, failure: Failure) -> None:
+        if failure.check(NotYet):
+            self._release(name)
+            self._look_later(name)
+            return
+        why = str(failure.value)
+        if not failure.check(JobError):
+            self._journal.tell("unhandled_error", error=failure.get_traceback(), doing=f"reading {printable(name)}")
+            why = f"deferd failed on this file, which is a fault of deferd's: {failure.value!r}"
+        self._reject(name, why)
+
+    # Handing to the store
+
+    def _offer(self, batch: list[_Read]) -> None:
+        self._batches += 1
+        d = self._store.accept([one.submission for one in batch])
+        d.add_callbacks(lambda done: self._taken(batch, done), lambda failure: self._not_taken(batch, failure))
+        d.add_both(self._batch_over)
+        d.add_errback(lambda f: self._journal.tell("unhandled_error", error=f.get_traceback(), doing="intake"))
+
+    def _batch_over(self, result: object) -> object:
+        self._batches -= 1
+        self._go_on()
+        return result
+
+    def _taken(self, batch: list[_Read], done: list[Accepted]) -> None:
+        """The batch is durable: only now is anything told, or removed from new/."""
+        sites: dict[str, None] = {}
+        for one, accepted in zip(batch, done, strict=True):
+            job = one.submission.job
+            if accepted.known:
+                self._journal.tell("job_known", id=accepted.id, name=one.submission.name)
+            else:
+                sites |= dict.fromkeys(one.submission.sites)
+                self._journal.tell(
+                    "job_accepted",
+                    id=accepted.id,
+                    name=one.submission.name,
+                    sender=job.sender,
+                    recipients=len(job.recipients),
+                    size=len(job.content),
+                )
+        if sites:
+            self._accepted(list(sites))
+        for one in batch:
+            self._remove(one.source)
+
+    def _remove(self, source: Source) -> None:
+        try:
+            self._drop.remove(source)
+        except Stuck as error:
+            self._keep_stuck(source.name, str(error))
+        self._release(source.name)
+
+    def _not_taken(self, batch: list[_Read], failure: Failure) -> None:
+        if failure.check(StoreFailed):  # it has been closed: the files stay for the next start
+            for one in batch:
+                self._busy.pop(one.source.name, None)
+        elif len(batch) > 1:  # one of them is at fault: each for itself, so that the others are not
+            for one in batch:
+                self._offer([one])
+        else:
+            self._read_failed(batch[0].source.name, failure)
+
+    # Putting aside
+
+    def _reject(self, name: str, why: str) -> None:
+        status = self._drop.status(name)
+        if status is None or self._stuck.get(name) == status:
+            self._release(name)
+            return
+        try:
+            self._drop.reject(name, why, self._unique())
+        except NotYet:
+            self._release(name)
+            self._look_later(name)
+            return
+        except Stuck as error:
+            self._keep_stuck(name, str(error))
+        else:
+            self._journal.tell("job_rejected", name=printable(name), why=why)
+        self._release(name)
+
+    def _keep_stuck(self, name: str, why: str) -> None:
+        status = self._drop.status(name)
+        if status is not None:
+            self._stuck[name] = status
+        self._journal.tell("file_stuck", name=printable(name), why=why)
+
+    def _release(self, name: str) -> None:
+        if self._busy.pop(name, False):  # a new file of this name came while the former was being taken
+            self._names[name] = True
+            self._go_on()
+
+    def _look_later(self, name: str) -> None:
+        self._later.add(name)
+        if self._retry is None and self._running:
+            self._retry = self._reactor.call_later(_LATER, self._look_again)
+
+    def _look_again(self) -> None:
+        if self._retry is not None:
+            self._retry.cancel()
+            self._retry = None
+        for name in self._later:
+            self._names.setdefault(name, False)
+        self._later.clear()
+        self._go_on()

@@ -1,0 +1,196 @@
+"""Result files: results/NAME.json tells the application how its job stands.
+
+The store is the truth; a file is a copy of it, written to a temporary name and renamed into place, so that nobody ever
+reads half of one. It is not synced: that would cost more than the delivery, and what a power cut takes away is still in
+the store for 7 days. Which files are owed is part of the store's transactions, so that none is forgotten.
+
+A job that has not ended is shown at the earliest a second after the change: one that ends by then is written once.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from deferred.defer import Deferred
+from deferred.failure import Failure
+from deferred.interfaces import Reactor, TimerHandle
+from service.journal import Journal
+from service.queue.drop import remove_rejected
+from service.queue.layout import Layout
+from service.queue.owing import Changed, OwedResult
+from service.queue.schema import FAULTS
+from service.queue.sqlite import SQLiteStore
+
+_GRACE: Final = 1.0  # seconds in which a job may end and have its final result only
+_GATHER: Final = 0.05  # seconds in which results gather for one batch
+_BATCH: Final = 100
+_PAUSES: Final = (1.0, 5.0, 15.0, 60.0)
+_encode: Final = msgspec.json.Encoder().encode
+
+Failed = tuple[OwedResult, str]
+
+
+class ResultWriter:
+    """Writes what the store owes; one batch at a time, in a thread."""
+
+    def __init__(self, reactor: Reactor, store: SQLiteStore, journal: Journal, layout: Layout) -> None:
+        self._reactor = reactor
+        self._store = store
+        self._journal = journal
+        self._layout = layout
+        self._ready: dict[int, None] = {}
+        self._soon: dict[int, float] = {}  # in the order of their times
+        self._timer: TimerHandle | None = None
+        self._writing = False
+        self._failures = 0
+        self._catching_up: int | None = None
+        self._stopped: Deferred[None] | None = None
+        store.changed = self.changed
+
+    def start(self) -> None:
+        """Write what a former process still owed, and from now on what changes. Again: also what commands changed."""
+        self._catching_up = 0
+        self._wake(0)
+
+    def changed(self, jobs: Iterable[Changed]) -> None:
+        """These jobs have changed, and that is committed."""
+        at = self._reactor.time() + _GRACE
+        for job, ended in jobs:
+            if ended:
+                self._soon.pop(job, None)
+                self._ready[job] = None
+            elif job not in self._ready:
+                self._soon.setdefault(job, at)
+        self._wake(_GATHER if self._ready else _GRACE)
+
+    def stop(self) -> Deferred[None]:
+        """Write what has changed until now; fire when that has been tried."""
+        self._stopped = Deferred()
+        self._ready |= dict.fromkeys(self._soon)
+        self._soon.clear()
+        self._failures = 0
+        self._wake(0)
+        return self._stopped
+
+    def _wake(self, delay: float) -> None:
+        if self._writing or self._failures:
+            return
+        if self._timer is not None:
+            if self._timer.when() <= self._reactor.time() + delay:
+                return
+            self._timer.cancel()
+        self._timer = self._reactor.call_later(delay, self._write_some)
+
+    def _write_some(self) -> None:
+        self._timer = None
+        self._gather()
+        jobs = list(islice(self._ready, _BATCH))
+        if not jobs:
+            self._rest()
+            return
+        try:
+            owed = self._store.owed_results(jobs)
+        except FAULTS as error:
+            self._put_off("", str(error), len(jobs))
+            return
+        for job in jobs:
+            del self._ready[job]
+        self._writing = True
+        d = self._reactor.defer_to_thread(write_results, self._layout.results, owed)
+        d.add_callbacks(lambda failed: self._written(owed, failed), lambda failure: self._written_none(owed, failure))
+
+    def _gather(self) -> None:
+        now = self._reactor.time()
+        for job, at in list(islice(self._soon.items(), _BATCH)):
+            if at > now:
+                break
+            del self._soon[job]
+            self._ready[job] = None
+        if self._catching_up is not None and len(self._ready) < _BATCH:
+            jobs = self._store.owed_jobs(self._catching_up, _BATCH)
+            self._catching_up = jobs[-1] if jobs else None
+            self._ready |= {job: None for job in jobs if job not in self._soon}
+
+    def _rest(self) -> None:
+        if self._catching_up is not None:
+            self._wake(0)
+        elif self._soon:
+            self._wake(max(0, next(iter(self._soon.values())) - self._reactor.time()))
+        elif self._stopped is not None and not self._stopped.called:
+            self._stopped.callback(None)
+
+    def _written_none(self, owed: Sequence[OwedResult], failure: Failure) -> None:
+        self._written(owed, [(one, failure.get_error_message()) for one in owed])
+
+    def _written(self, owed: Sequence[OwedResult], failed: Sequence[Failed]) -> None:
+        self._writing = False
+        late = {one.job for one, _ in failed}
+        written = [(one.job, one.version) for one in owed if one.job not in late]
+        if written:
+            self._store.reported(written).add_errback(lambda _: None)  # the store is closed: written anew next time
+        if not failed:
+            self._failures = 0
+            self._wake(0)
+            return
+        self._ready |= dict.fromkeys(late)
+        self._put_off(failed[0][0].name, failed[0][1], len(failed))
+
+    def _put_off(self, name: str, why: str, number: int) -> None:
+        """Try again later, told of once; at the end not at all: the next start does."""
+        if self._failures == 0:
+            self._journal.tell("result_failed", name=name, why=why, results=number)
+        if self._stopped is not None:
+            self._ready.clear()
+            self._catching_up = None
+            self._rest()
+            return
+        delay = _PAUSES[min(self._failures, len(_PAUSES) - 1)]
+        self._failures += 1
+        self._timer = self._reactor.call_later(delay, self._write_some)
+
+    def purge(self, before: float) -> Deferred[None]:
+        """Remove results whose job has been forgotten, and what was rejected, from before then (wall time)."""
+        d = self._reactor.defer_to_thread(old_results, self._layout.results, before)
+        d.add_callback(lambda names: [name for name in names if not self._store.keeps(name[: -len(".json")])])
+        return d.add_callback(lambda names: self._reactor.defer_to_thread(_clean, self._layout, names, before))
+
+
+def write_results(directory: Path, owed: Iterable[OwedResult]) -> list[Failed]:
+    """Write these files; return those that failed, with the reason. For a thread."""
+    failed = []
+    for one in owed:
+        temporary = directory / f".{one.name}.json.tmp"
+        try:
+            fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o640)
+            with os.fdopen(fd, "wb") as file:
+                file.write(_encode(one.view) + b"\n")
+            temporary.rename(directory / f"{one.name}.json")
+        except OSError as error:
+            failed.append((one, error.strerror or str(error)))
+    return failed
+
+
+def old_results(directory: Path, before: float) -> list[str]:
+    """The names of result files last written before then. For a thread."""
+    with os.scandir(directory) as entries:
+        return [
+            entry.name
+            for entry in entries
+            if entry.name.endswith((".json", ".json.tmp")) and entry.stat(follow_symlinks=False).st_mtime < before
+        ]
+
+
+def _clean(layout: Layout, results: Iterable[str], before: float) -> None:
+    for name in results:
+        (layout.results / name).unlink(missing_ok=True)
+    with os.scandir(layout.rejected) as entries:
+        # A file keeps its own time when it is moved; its note has the time at which it was rejected.
+        notes = [entry.path for entry in entries if entry.name.endswith(".why") and entry.stat().st_mtime < before]
+    for note in notes:
+        remove_rejected(Path(note[: -len(".why")]))

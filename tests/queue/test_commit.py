@@ -1,0 +1,150 @@
+"""Group commit when the disk fails: nothing is told, nothing is lost, nothing is done twice."""
+
+from __future__ import annotations
+
+import apsw
+import pytest
+
+from service.queue import commit
+from service.queue.store import Source, StoreFailed
+
+
+class BadDisk:
+    """Stands for COMMIT: fails as often as told, before or after the transaction has reached the log."""
+
+    def __init__(self, monkeypatch):
+        self.left = 0
+        self.reached = False
+        self.error = apsw.IOError
+        self.tries = 0
+        self._good = commit._commit
+        monkeypatch.setattr(commit, "_commit", self)
+
+    def __call__(self, connection):
+        self.tries += 1
+        if not self.left:
+            self._good(connection)
+            return
+        self.left -= 1
+        if self.reached:
+            self._good(connection)
+        raise self.error("disk I/O error")
+
+
+@pytest.fixture
+def disk(monkeypatch):
+    return BadDisk(monkeypatch)
+
+
+def test_nobody_is_told_while_the_store_cannot_commit(reactor, store, submission, told, disk):
+    """The job is accepted once the disk is well again; the trouble is told of once, and its end."""
+    disk.left = 4
+    fired = []
+    store.accept([submission()]).add_callback(fired.append)
+    reactor.advance(1)
+    assert (fired, store.healthy, store.count().queued) == ([], False, 0)
+    reactor.advance(60)
+    assert len(fired) == 1
+    assert store.healthy
+    assert told.names() == ["store_failed", "store_recovered"]
+    assert "disk I/O error" in told.of("store_failed")[0]["why"]
+
+
+def test_long_trouble_is_told_of_again_each_minute(reactor, store, submission, told, disk):
+    """Not at each try: they come every five seconds at last."""
+    disk.left = 1000
+    store.accept([submission()])
+    reactor.advance(185)
+    assert told.names() == ["store_failed"] * 4
+    assert 35 < disk.tries < 50
+    disk.left = 0
+
+
+@pytest.mark.parametrize("reached", [False, True])
+def test_a_commit_that_failed_and_came_back_is_not_done_twice(reactor, store, submission, settlement, disk, reached):
+    """Whether or not the transaction reached the log: one job, one claim, one settlement, one report."""
+    disk.reached = reached
+    disk.left = 1
+    [accepted] = reactor.wait(store.accept([submission()]), 1)
+    assert (accepted.known, store.count().queued) == (False, 1)
+    disk.left = 1
+    [claim] = reactor.wait(store.claim("a.example", 5), 1)
+    disk.left = 1
+    done = settlement(claim, "failed", reports=(submission(name="bounce"),))
+    reactor.wait(store.settle([done]), 1)
+    assert [view.name for view in store.list()] == ["bounce"]
+    assert store.show(accepted.id).attempts == 1
+    disk.left = 1
+    reactor.wait(store.probe().add_errback(lambda _: None), 1)
+
+
+def test_a_source_that_came_back_is_known_to_the_next_daemon(reactor, open_store, submission, disk):
+    """COMMIT reported an error and the daemon died: its file, still in new/, is not taken again."""
+    store = open_store()
+    disk.reached, disk.left = True, 1
+    dropped = submission(source=Source("a.eml", 1, 2, 3))
+    store.accept([dropped])
+    reactor.turn()
+    reactor.turn()
+    reactor.turn()
+    assert reactor.wait(open_store().accept([dropped]))[0].known
+
+
+def test_a_probe_fails_at_once(reactor, store, disk):
+    """Who asks whether the store can be written does not wait until it can."""
+    disk.left = 3
+    with pytest.raises(StoreFailed, match="disk I/O error"):
+        reactor.wait(store.probe())
+    with pytest.raises(StoreFailed, match="disk I/O error"):
+        reactor.wait(store.probe())
+    reactor.advance(5)
+
+
+def test_operations_keep_their_order_through_trouble(reactor, store, submission, disk):
+    """What was asked for meanwhile comes after the batch that failed."""
+    disk.left = 2
+    names = []
+    for name in ("one", "two"):
+        store.accept([submission(name=name)]).add_callback(lambda done: names.append(done[0].name))
+    reactor.advance(0.15)
+    store.accept([submission(name="three")]).add_callback(lambda done: names.append(done[0].name))
+    reactor.advance(5)
+    assert names == ["one", "two", "three"]
+
+
+def test_a_lock_held_by_a_command_is_waited_for_without_blocking(reactor, store, submission, tmp_path, told):
+    """The reactor goes on turning while another process writes; short of a few seconds it is no trouble."""
+    other = apsw.Connection(str(tmp_path / "queue.db"))
+    other.execute("BEGIN IMMEDIATE")
+    fired = []
+    store.accept([submission()]).add_callback(fired.append)
+    reactor.advance(2)
+    assert (fired, store.healthy) == ([], True)
+    other.execute("COMMIT")
+    other.close()
+    reactor.advance(0.1)
+    assert len(fired) == 1
+    assert told.names() == []
+
+
+def test_a_batch_is_bounded(reactor, store, submission, disk):
+    """A thousand jobs asked for at once are spread over several transactions."""
+    for n in range(1100):
+        store.accept([submission(name=f"j{n}")])
+    reactor.settle()
+    assert disk.tries == 3
+    assert store.count().queued == 1100
+
+
+def test_a_store_that_fails_can_be_closed(reactor, open_store, submission, disk):
+    """What could not be committed fails, and the store is let go of."""
+    store = open_store()
+    disk.left = 100
+    accepted = store.accept([submission()])
+    reactor.advance(3)
+    closed = store.close()
+    with pytest.raises(StoreFailed):
+        reactor.wait(accepted)
+    reactor.wait(closed)
+    with pytest.raises(StoreFailed, match="closed"):
+        reactor.wait(store.accept([submission()]))

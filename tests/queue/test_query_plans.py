@@ -1,0 +1,57 @@
+"""What the scheduler asks again and again never scans a backlog."""
+
+from __future__ import annotations
+
+import pytest
+
+from service.queue import looking, settling
+
+
+@pytest.mark.parametrize(
+    ("query", "bindings"),
+    [
+        (settling._DUE, ("s", 1.0, 9)),
+        (settling._LEASED, ("s", 1, 9)),
+        (settling._WAITING, (1, "s")),
+        (settling._STANDS, (1, "s", 1)),
+        (looking.NEXT_SITE, ("s",)),
+        (looking.FIRST_DUE, ("s",)),
+        (looking._OF_STATE, ("queued", 9)),
+        ("SELECT id FROM job WHERE inode = ? AND mtime_ns = ? AND octets = ? AND file = ?", (1, 2, 3, "f")),
+        ("SELECT id FROM job WHERE key = ?", ("k",)),
+        ("SELECT 1 FROM job WHERE result = ?", ("r",)),
+        ("SELECT id FROM job WHERE finished_at < ? LIMIT ?", (1.0, 9)),
+        ("SELECT min(job) FROM piece WHERE job > ?", (1,)),
+        ("UPDATE delivery SET state = 0, lease = 0, due = min(due, ?) WHERE state = 1", (1.0,)),
+    ],
+)
+def test_a_query_of_the_daemon_searches_and_does_not_sort(store, query, bindings):
+    """Each step of its plan is a search by an index, none a scan of a table, none a sort."""
+    plan = [row[3] for row in store._look.execute("EXPLAIN QUERY PLAN " + query, bindings)]
+    assert plan
+    assert all(step.startswith("SEARCH") for step in plan), plan
+
+
+def test_the_backlog_steps_from_site_to_site(reactor, store, submission):
+    """Its cost is by sites: with a thousand messages of two sites, three look-ups."""
+    reactor.wait(store.accept([submission(f"x@{'ab'[n % 2]}.example") for n in range(1000)]))
+    steps = []
+    store._look.set_exec_trace(lambda *query: steps.append(query) or True)
+    assert len(store.backlog()) == 2
+    store._look.set_exec_trace(None)
+    assert len(steps) == 3
+
+
+def test_counting_reads_the_tally(reactor, store, submission, settlement):
+    """The tally agrees with what there is after jobs came, were held, ended and were forgotten."""
+    done = reactor.wait(store.accept([submission(f"x@{n % 3}.example") for n in range(30)]))
+    for claim in reactor.wait(store.claim("0.example", 30)):
+        reactor.wait(store.settle([settlement(claim, "failed" if claim.id < done[9].id else "delivered")]))
+    reactor.wait(store.change("hold", None, "1.example"))
+    reactor.advance(1)
+    reactor.wait(store.purge(reactor.wall_time()))
+    reactor.wait(store.change("remove", [done[1].id], None))
+    tally = dict(store._look.execute("SELECT state, jobs FROM tally WHERE jobs"))
+    assert tally == dict(store._look.execute("SELECT state, count(*) FROM job GROUP BY state"))
+    assert tally == {"queued": 10, "held": 9, "failed": 1}
+    assert (store.count().queued, store.count().held) == (19, 9)
