@@ -250,7 +250,7 @@ class _Conversation(BaseProtocol):
         self._request = request
         self._max_size = max_size
         self._http = h11.Connection(h11.CLIENT, max_incomplete_event_size=_MAX_HEAD)
-        self._transport: Transport | None = None
+        self._transport: Transport
         self._response: h11.Response | None = None
         self._pieces: list[bytes] = []
         self._size = 0
@@ -313,11 +313,10 @@ class _Conversation(BaseProtocol):
 
     def _finish(self) -> None:
         response = self._response
-        if self._over or response is None:
+        if response is None:
             return
         self._over = True
-        if self._transport is not None:
-            self._transport.close()
+        self._transport.close()
         body = b"".join(self._pieces)
         location = _field(response, b"location")
         self.answer.callback(
@@ -337,8 +336,7 @@ class _Conversation(BaseProtocol):
     def _abort(self) -> None:
         """The answer cannot come, or nobody waits for it any more."""
         self._over = True
-        if self._transport is not None:
-            self._transport.abort()
+        self._transport.abort()
 
 
 def _field(response: h11.Response, name: bytes) -> bytes | None:

@@ -267,11 +267,7 @@ class _Connection(BaseProtocol):
             self.drop()
 
     def _feed(self, data: bytes) -> None:
-        try:
-            self._http.receive_data(data)
-        except h11.RemoteProtocolError as error:
-            self._refuse(error.error_status_hint)
-            return
+        self._http.receive_data(data)
         if self.waiting:
             self._advance()
 

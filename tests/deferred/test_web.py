@@ -371,7 +371,9 @@ def test_a_circle_of_redirects_ends(fetch: Fetch) -> None:
     assert fetched.error.status == 302
 
 
-@pytest.mark.parametrize("location", ["http://page.example/", "ftp://page.example/", "file:///etc/passwd", "//u:p@h/"])
+@pytest.mark.parametrize(
+    "location", ["http://page.example/", "ftp://page.example/", "file:///etc/passwd", "//u:p@h/", "/a b", "/a\\b"]
+)
 def test_nobody_is_led_from_https_into_the_clear_or_elsewhere(fetch: Fetch, location: str) -> None:
     """Such a redirect fails; nothing is sent."""
     fetched = fetch("https://page.example/")
