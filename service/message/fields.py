@@ -15,8 +15,8 @@ from service.message.mailboxes import Mailbox
 
 __all__ = ["address_field", "field", "text_field"]
 
-_FOLD_AT = 78  # RFC 5322, 2.1.1
-_OCTETS_IN_WORD = 45  # as base64 with its frame this makes 72 of the 75 that an encoded word may have (RFC 2047, 2)
+_FOLD_AT = 76  # RFC 5322, 2.1.1 would have 78, but RFC 2047, 2 has 76 for lines with encoded words
+_OCTETS_IN_WORD = 39  # with base64 and its frame 64 of 75 characters (RFC 2047, 2): fits after `Subject:`
 _WORD = re.compile(r" *[^ ]+")
 _PHRASE = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+(?: [A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+)*")
 _LONG = re.compile(r"[^ ]{500}")

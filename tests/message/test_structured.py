@@ -183,8 +183,15 @@ def test_yaml_words_are_what_they_look_like(read):
     job = read("a.yaml", f"from: a@a.example\nto: b@b.example\nsubject: no\ntags:\n  {tags}\n")
     assert b"Subject: no\r\n" in job.content
     assert job.tags == {
-        **{"a": "no", "b": "12:30", "c": 1.5, "d": True, "e": None, "f": 123, "g": "17"},
-        **{"h": 12345678901234567890123, "17": "x"},
+        "a": "no",
+        "b": "12:30",
+        "c": 1.5,
+        "d": True,
+        "e": None,
+        "f": 123,
+        "g": "17",
+        "h": 12345678901234567890123,
+        "17": "x",
     }
 
 
