@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from service.message.outcome import Outcome, State
+from service.message.outcome import Outcome
 from service.smtp.auth import Credentials
 from service.smtp.envelope import Envelope
 from service.smtp.errors import DeliveryError
@@ -176,8 +176,3 @@ def talk() -> Callable[..., Talk]:
         return talk.follow(f"S: 220 mx.example\nC: {hello} me.example\n{offered}S: 250 HELP\n{dedent(script)}")
 
     return talk
-
-
-def delivered(*addresses: str) -> dict[str, str]:
-    """What `Talk.states` says when all went well."""
-    return dict.fromkeys(addresses, str(State.DELIVERED))

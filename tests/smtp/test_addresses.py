@@ -116,6 +116,7 @@ def test_smtputf8_is_not_asked_for_where_it_is_not_needed(talk):
         "bob\0@b.example",
         "bob@b.example> SIZE=1",
         "bob @b.example",
+        'bob"@b.example',
         '"bob"> <"eve"@b.example',
         "bob\u2028@b.example",
         "bob\ud800@b.example",
