@@ -14,7 +14,7 @@ from enum import Enum, auto
 from typing import Any, Final, Protocol, TypeVar
 
 from config.settings import Timeouts
-from deferred.defer import Deferred
+from deferred.defer import Deferred, maybe_deferred
 from deferred.failure import Failure
 from deferred.interfaces import TimerHandle, TimeSource
 from deferred.protocol import BaseProtocol, BufferedOctetsError, Transport
@@ -213,7 +213,10 @@ class Connection(BaseProtocol):
 
     def data_received(self, data: bytes) -> None:
         """The server says something."""
-        self._take(self._session.receive_data(data))
+        try:
+            self._take(self._session.receive_data(data))
+        except Exception as error:  # noqa: BLE001 (a bug of ours: it must not look like a connection that the host lost)
+            self._fault(Failure(error))
 
     def connection_lost(self, error: Exception | None) -> None:
         """The stream is gone."""
@@ -324,7 +327,7 @@ class Connection(BaseProtocol):
             return
         self._reading = True
         self._watch()
-        d = content.read(self._piece)
+        d: Deferred[bytes] = maybe_deferred(content.read, self._piece)
         d.add_callbacks(self._send_piece, self._cannot_read, callback_args=(content,), errback_args=(content,))
         d.add_errback(self._fault)
 

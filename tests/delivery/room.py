@@ -122,3 +122,23 @@ class Room:
     def settled(self) -> list[Settlement]:
         """All settlements, oldest first."""
         return self.store.settled
+
+
+def many(room: Room, number: int, domain: str = "b.example") -> None:
+    """Take so many jobs, each for a recipient of its own."""
+    for count in range(number):
+        room.accept(f"user{count}@{domain}")
+
+
+def sites(room: Room, number: int) -> list[SMTPServer]:
+    """So many sites, each with a server and a domain: s0.example, s1.example, …"""
+    servers = []
+    routes = []
+    for count in range(number):
+        address = f"198.51.100.{count + 1}"
+        room.reactor.names[f"s{count}.test"] = [address]
+        servers.append(SMTPServer(room.reactor).listen(address, PORT))
+        relay = Relay("smtp", f"s{count}.test", PORT)
+        routes.append(Route(domains=(f"s{count}.example",), relay=(relay,), tls="none"))
+    room.configured(routes=tuple(routes))
+    return servers
