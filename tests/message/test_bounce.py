@@ -1,0 +1,188 @@
+"""Reports to senders, read back by Python's own parser of delivery status notifications."""
+
+from __future__ import annotations
+
+from email import message_from_bytes
+from email.message import EmailMessage
+from email.policy import default
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from service.message.bounce import Undelivered, bounce, delay_warning
+from service.message.job import Job
+from service.message.outcome import Outcome, Phase, State
+
+CONTENT = b"Date: x\r\nMessage-ID: <m1@shop.example>\r\nSubject: =?utf-8?b?R3LDvMOfZQ==?=\r\n\r\nhello\r\n"
+UNKNOWN = Outcome("ann@a.example", State.FAILED, 550, "5.1.1", "no such user", "mx.a.example:25", Phase.RCPT)
+SILENT = Outcome("bob@b.example", State.FAILED, None, "", "connection refused", "[2001:db8::1]:25", Phase.CONNECT)
+
+
+def facts(**change: Any) -> Undelivered:
+    given: dict[str, Any] = {
+        "id": "j1",
+        "sender": "shop@example.org",
+        "content": CONTENT,
+        "size": len(CONTENT),
+        "outcomes": (UNKNOWN,),
+        "hostname": "mx.example",
+        "arrived": 1_000_000_000.0,
+        "now": 1_000_000_060.0,
+    }
+    return Undelivered(**(given | change))
+
+
+def sent(job: Job | None) -> EmailMessage:
+    """The report as a receiver parses it; it must be whole and ready for the wire."""
+    assert job is not None
+    content = job.content
+    assert content.endswith(b"\r\n")
+    assert content.count(b"\r") == content.count(b"\n") == content.count(b"\r\n")
+    assert max(map(len, content.split(b"\r\n"))) <= 998
+    message = message_from_bytes(content, policy=default)
+    assert isinstance(message, EmailMessage)
+    assert not [defect for part in message.walk() for defect in part.defects]
+    return message
+
+
+def blocks(message: EmailMessage) -> list[dict[str, str]]:
+    """The status part's blocks: the message's, then each recipient's."""
+    status = list(message.iter_parts())[1]
+    if status.get_content_type() == "message/delivery-status":
+        return [dict(block.items()) for block in status.get_payload()]
+    text = bytes(status).replace(b"\r\n", b"\n").partition(b"\n\n")[2].decode().replace("\n ", " ").rstrip()
+    return [dict(line.split(": ", 1) for line in block.split("\n")) for block in text.split("\n\n")]
+
+
+def test_a_failure_is_reported_to_the_sender_by_rfc_3464():
+    """From the null sender, to the sender, with every fact in the place where programs look for it."""
+    job = bounce(facts(outcomes=(UNKNOWN, SILENT)))
+    assert job is not None
+    assert (job.sender, job.recipients) == ("", ("shop@example.org",))
+    message = sent(job)
+    assert message.get_content_type() == "multipart/report"
+    assert message.get_param("report-type") == "delivery-status"
+    assert message["auto-submitted"] == "auto-replied"
+    assert message["to"] == "shop@example.org"
+    assert message["from"] == "Mail Delivery System <MAILER-DAEMON@mx.example>"
+    assert (message["in-reply-to"], message["references"]) == ("<m1@shop.example>", "<m1@shop.example>")
+    assert blocks(message) == [
+        {"Reporting-MTA": "dns; mx.example", "Arrival-Date": "Sun, 09 Sep 2001 01:46:40 +0000", "X-Deferd-ID": "j1"},
+        {
+            "Final-Recipient": "rfc822; ann@a.example",
+            "Action": "failed",
+            "Status": "5.1.1",
+            "Remote-MTA": "dns; mx.a.example",
+            "Diagnostic-Code": "smtp; 550 5.1.1 no such user",
+            "Last-Attempt-Date": "Sun, 09 Sep 2001 01:47:40 +0000",
+        },
+        {
+            "Final-Recipient": "rfc822; bob@b.example",
+            "Action": "failed",
+            "Status": "4.4.7",
+            "Remote-MTA": "dns; [2001:db8::1]",
+            "Diagnostic-Code": "x-deferd; connection refused",
+            "Last-Attempt-Date": "Sun, 09 Sep 2001 01:47:40 +0000",
+        },
+    ]
+
+
+def test_a_person_reads_who_did_not_get_what_and_why():
+    """The first part says it in words, with the subject decoded."""
+    text = next(sent(bounce(facts())).iter_parts()).get_content()
+    for words in ("could not be delivered", "<ann@a.example>", "mx.a.example:25: 550 5.1.1 no such user", "Grüße"):
+        assert words in text
+
+
+def test_a_delay_is_a_warning_that_says_until_when():
+    """`delayed`, with Will-Retry-Until; the sender need do nothing."""
+    waiting = Outcome("ann@a.example", State.WAITING, 450, "", "greylisted", "mx.a.example:25", Phase.RCPT)
+    message = sent(delay_warning(facts(outcomes=(waiting,), retry_until=1_000_400_000.0)))
+    block = blocks(message)[1]
+    assert (block["Action"], block["Status"]) == ("delayed", "4.0.0")
+    assert block["Will-Retry-Until"] == "Thu, 13 Sep 2001 16:53:20 +0000"
+    text = next(message.iter_parts()).get_content()
+    assert "You need not send it again" in text
+    assert "Thu, 13 Sep 2001 16:53:20 +0000" in text
+
+
+@pytest.mark.parametrize("report", [bounce, delay_warning])
+def test_no_report_is_written_about_a_report_or_about_nobody(report):
+    """The null sender has nobody to tell."""
+    assert report(facts(sender="")) is None
+    assert report(facts(outcomes=())) is None
+
+
+def test_a_small_message_goes_back_whole_and_a_large_one_by_its_header():
+    """Also where only the beginning of the message is at hand."""
+    assert list(sent(bounce(facts())).iter_parts())[2].get_payload(0).get_payload().rstrip() == "hello"
+    for content, size in ((CONTENT + b"x" * 20_000 + b"\r\n", len(CONTENT) + 20_002), (CONTENT, 10**9)):
+        part = list(sent(bounce(facts(content=content, size=size))).iter_parts())[2]
+        assert part.get_content_type() == "text/rfc822-headers"
+        assert part.get_content().splitlines()[-1] == "Subject: =?utf-8?b?R3LDvMOfZQ==?="
+
+
+def test_a_header_of_a_megabyte_does_not_go_back_whole():
+    """64 KiB of it, cut at a line's end."""
+    content = b"Subject: x\r\n" + b"X-A: y\r\n" * 100_000 + b"\r\nhi\r\n"
+    job = bounce(facts(content=content, size=len(content)))
+    sent(job)
+    assert job is not None
+    assert 60_000 < len(job.content) < 70_000
+
+
+def test_addresses_that_are_not_ascii_are_reported_by_rfc_6533():
+    """message/global-delivery-status with the utf-8 address type; ASCII ones beside them stay rfc822."""
+    odd = Outcome("用户@例子.example", State.FAILED, 550, "5.6.7", "no SMTPUTF8", "mx:25", Phase.MAIL)
+    content = "Subject: Grüße\r\n\r\nhi\r\n".encode()
+    job = bounce(facts(sender="jürg@a.example", outcomes=(UNKNOWN, odd), content=content, size=len(content)))
+    message = sent(job)
+    kinds = [part.get_content_type() for part in message.iter_parts()]
+    assert kinds == ["text/plain", "message/global-delivery-status", "message/global"]
+    assert job is not None
+    assert "Final-Recipient: utf-8; 用户@例子.example\r\n".encode() in job.content
+    assert b"Final-Recipient: rfc822; ann@a.example\r\n" in job.content
+    assert message["content-transfer-encoding"] == "8bit"
+    large = sent(bounce(facts(content=content, size=10**6)))
+    assert list(large.iter_parts())[2].get_content_type() == "message/global-headers"
+
+
+@pytest.mark.parametrize(
+    ("code", "enhanced", "status"),
+    [(550, "5.7.1", "5.7.1"), (550, "", "5.0.0"), (450, "4.2.0", "4.2.0"), (450, "", "4.4.7"), (None, "", "4.4.7")],
+)
+def test_the_status_is_the_server_s_or_what_its_reply_tells(code, enhanced, status):
+    """A message that was given up after temporary trouble has expired: 4.4.7 (RFC 3463)."""
+    outcome = Outcome("ann@a.example", State.FAILED, code, enhanced, "x", "", Phase.RCPT)
+    assert blocks(sent(bounce(facts(outcomes=(outcome,)))))[1]["Status"] == status
+
+
+def test_the_same_facts_make_the_same_report_and_others_another():
+    """Boundaries and Message-IDs come from the facts, not from chance."""
+    assert bounce(facts()) == bounce(facts())
+    first, other = sent(bounce(facts())), sent(bounce(facts(id="j2")))
+    assert first["message-id"] != other["message-id"]
+    assert first.get_boundary() != other.get_boundary()
+
+
+@given(
+    st.text(max_size=300),
+    st.binary(max_size=100),
+    st.text(alphabet="abü", min_size=1, max_size=5),
+    st.sampled_from(["", "5.0.0"]),
+)
+def test_whatever_a_server_or_a_message_said_a_report_is_whole(text, octets, local, enhanced):
+    """Controls, 8-bit, encoded words that are none: no field is added by them, and no part."""
+    body = octets.replace(b"\r", b"").replace(b"\n", b"").replace(b"\0", b"")
+    content = b"Subject: " + body + b"\r\n\r\n" + body + b"\r\n"
+    outcome = Outcome(f"{local}@a.example", State.FAILED, 550, enhanced, text, f"{text[:20]}:25", Phase.RCPT)
+    message = sent(bounce(facts(content=content, size=len(content), outcomes=(outcome, SILENT))))
+    assert len(list(message.iter_parts())) == 3
+    found = blocks(message)
+    assert len(found) == 3
+    assert set(found[1]) <= {
+        *("Final-Recipient", "Action", "Status", "Remote-MTA", "Diagnostic-Code", "Last-Attempt-Date"),
+    }
+    assert all(value.isprintable() for block in found for value in block.values())
