@@ -63,6 +63,7 @@ class Reactor:
         self.call_at: Final = self._schedule.call_at
         self.call_soon: Final = self._schedule.call_soon
         self._files = Files(poller if poller is not None else best_poller())
+        self.open_sockets: set[socket.socket] = set()
         self._wake_in, self._wake_out = os.pipe()
         os.set_blocking(self._wake_in, False)
         os.set_blocking(self._wake_out, False)
@@ -132,7 +133,10 @@ class Reactor:
         self._triggers[phase].remove(trigger)
 
     def close(self) -> None:
-        """Give threads, signals and descriptors back; the reactor is of no use afterwards."""
+        """Give threads, signals, descriptors and open sockets back; the reactor is of no use afterwards.
+
+        Nobody is told: end conversations before, in a stop trigger.
+        """
         if self._running:
             raise RuntimeError("the reactor is running")
         if not self._closed:
@@ -141,6 +145,8 @@ class Reactor:
             self._pool.close()
             self._resolver.close()
             self._files.close()
+            while self.open_sockets:
+                self.open_sockets.pop().close()
             os.close(self._wake_in)
             os.close(self._wake_out)
 

@@ -9,7 +9,7 @@ import socket
 import ssl
 import struct
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from deferred import connect as happy_eyeballs
 from deferred.defer import Deferred, fail, succeed
@@ -27,17 +27,24 @@ _SHORTAGE = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 _LINGER_NOT = struct.pack("ii", 1, 0)  # closing sends a reset (RFC 9293, 3.10.5: ABORT)
 
 
+class SocketReactor(Reactor, Protocol):
+    """A reactor with sockets: it knows those that are open, to close them when it is closed itself."""
+
+    open_sockets: set[socket.socket]
+
+
 class SocketStream(Stream):
     """A stream over a connected, non-blocking socket."""
 
     __slots__ = ("_fd", "_peer", "_reactor", "_socket", "_watches_reading", "_watches_writing")
 
-    def __init__(self, reactor: Reactor, connected: socket.socket, peer: Any) -> None:
+    def __init__(self, reactor: SocketReactor, connected: socket.socket, peer: Any) -> None:
         super().__init__(reactor)
         self._reactor = reactor
         self._socket = connected
         self._fd = connected.fileno()
         self._peer = peer
+        reactor.open_sockets.add(connected)
         self._watches_reading = False
         self._watches_writing = False
 
@@ -87,6 +94,7 @@ class SocketStream(Stream):
         if reset:
             with contextlib.suppress(OSError):
                 self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_NOT)
+        self._reactor.open_sockets.discard(self._socket)
         self._socket.close()
 
     def _wire_info(self, name: str) -> Any:
@@ -114,7 +122,7 @@ class Listener:
 
     def __init__(
         self,
-        reactor: Reactor,
+        reactor: SocketReactor,
         listening: socket.socket,
         accepted: Callable[[socket.socket, Any], object],
         closed: Callable[[], object] | None = None,
@@ -126,6 +134,7 @@ class Listener:
         self._closed = closed
         self._resting: TimerHandle | None = None
         self._short = False
+        reactor.open_sockets.add(listening)
         self._watch()
 
     @property
@@ -140,6 +149,7 @@ class Listener:
         if self._resting is not None:
             self._resting.cancel()
         self._reactor.remove_reader(self._socket.fileno())
+        self._reactor.open_sockets.discard(self._socket)
         self._socket.close()
         if self._closed is not None:
             self._closed()
@@ -172,7 +182,7 @@ class Listener:
 
 
 def accept_into(
-    reactor: Reactor,
+    reactor: SocketReactor,
     protocol_factory: Callable[[], StreamProtocol],
     tls: ssl.SSLContext | None = None,
     tls_timeout: float | None = None,
@@ -206,7 +216,7 @@ def family_of(host: str) -> socket.AddressFamily:
 
 
 def listen(
-    reactor: Reactor,
+    reactor: SocketReactor,
     protocol_factory: Callable[[], StreamProtocol],
     host: str,
     port: int,
@@ -230,7 +240,7 @@ def listen(
 
 
 def connect(
-    reactor: Reactor,
+    reactor: SocketReactor,
     protocol_factory: Callable[[], P],
     addresses: Sequence[Address],
     timeout: float | None,
@@ -262,7 +272,7 @@ def connect(
     return stream.add_callback(talk)
 
 
-def dial(reactor: Reactor, connecting: socket.socket, address: Any, place: str) -> Deferred[SocketStream]:
+def dial(reactor: SocketReactor, connecting: socket.socket, address: Any, place: str) -> Deferred[SocketStream]:
     """Connect a non-blocking socket; `place` is for the error. The socket is closed if that fails."""
     try:
         number = connecting.connect_ex(address)
@@ -277,6 +287,7 @@ def dial(reactor: Reactor, connecting: socket.socket, address: Any, place: str) 
 
     def release() -> None:
         reactor.remove_writer(connecting.fileno())
+        reactor.open_sockets.discard(connecting)
 
     def answered() -> None:
         release()
@@ -292,6 +303,7 @@ def dial(reactor: Reactor, connecting: socket.socket, address: Any, place: str) 
         connecting.close()
 
     deferred: Deferred[SocketStream] = Deferred(give_up)
+    reactor.open_sockets.add(connecting)
     reactor.add_writer(connecting.fileno(), answered)
     return deferred
 

@@ -7,9 +7,9 @@ import socket
 from collections.abc import Callable
 from typing import Any
 
-from deferred.interfaces import Address, Reactor
+from deferred.interfaces import Address
 from deferred.protocol import DatagramProtocol
-from deferred.tcp import family_of
+from deferred.tcp import SocketReactor, family_of
 
 _LARGEST = 65_535
 _DATAGRAMS = 32  # received in one turn
@@ -18,11 +18,12 @@ _DATAGRAMS = 32  # received in one turn
 class DatagramEndpoint:
     """A UDP socket: a `deferred.protocol.DatagramTransport`."""
 
-    def __init__(self, reactor: Reactor, bound: socket.socket, protocol: DatagramProtocol) -> None:
+    def __init__(self, reactor: SocketReactor, bound: socket.socket, protocol: DatagramProtocol) -> None:
         self._reactor = reactor
         self._socket = bound
         self._protocol = protocol
         self._closed = False
+        reactor.open_sockets.add(bound)
 
     def sendto(self, data: bytes, address: tuple[str, int] | None = None) -> None:
         """Send one datagram; dropped if the system's buffer is full, as the network may drop it.
@@ -59,6 +60,7 @@ class DatagramEndpoint:
         if not self._closed:
             self._closed = True
             self._reactor.remove_reader(self._socket.fileno())
+            self._reactor.open_sockets.discard(self._socket)
             self._socket.close()
             self._reactor.call_soon(self._protocol.connection_lost, None)
 
@@ -90,7 +92,7 @@ class DatagramEndpoint:
 
 
 def endpoint(
-    reactor: Reactor,
+    reactor: SocketReactor,
     protocol_factory: Callable[[], DatagramProtocol],
     local_address: Address | None,
     remote_address: Address | None,

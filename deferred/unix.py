@@ -12,15 +12,15 @@ from typing import TypeVar
 
 from deferred import connect as happy_eyeballs
 from deferred.defer import Deferred, fail
-from deferred.interfaces import Address, Reactor
+from deferred.interfaces import Address
 from deferred.protocol import StreamProtocol
 from deferred.stream import establish
-from deferred.tcp import Listener, SocketStream, accept_into, dial, with_place
+from deferred.tcp import Listener, SocketReactor, SocketStream, accept_into, dial, with_place
 
 P = TypeVar("P", bound=StreamProtocol)
 
 
-def connect(reactor: Reactor, protocol_factory: Callable[[], P], path: str, timeout: float | None) -> Deferred[P]:
+def connect(reactor: SocketReactor, protocol_factory: Callable[[], P], path: str, timeout: float | None) -> Deferred[P]:
     """Connect to a Unix socket. Fails with `OSError`, or `TimeoutError` after `timeout` seconds."""
 
     def dial_one(_: Address) -> Deferred[SocketStream]:
@@ -35,7 +35,7 @@ def connect(reactor: Reactor, protocol_factory: Callable[[], P], path: str, time
 
 
 def listen(
-    reactor: Reactor, protocol_factory: Callable[[], StreamProtocol], path: str, backlog: int, mode: int | None
+    reactor: SocketReactor, protocol_factory: Callable[[], StreamProtocol], path: str, backlog: int, mode: int | None
 ) -> Listener:
     """Listen on a Unix socket, in place of one that a dead process left behind. Raises `OSError`.
 
