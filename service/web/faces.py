@@ -8,11 +8,11 @@ from typing import Final, Generic, Protocol, TypeVar
 from deferred.defer import Deferred
 from deferred.interfaces import TimeSource
 from service.queue.store import Counts, SiteBacklog
+from service.web.exchange import Handler, Request, Response
 from service.web.health import Health
 from service.web.metrics import Metrics
 from service.web.page import Overview, SiteLine, page
 from service.web.recent import Recent
-from service.web.server import Handler, Request, Response
 
 T = TypeVar("T")
 

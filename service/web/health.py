@@ -8,7 +8,7 @@ from typing import Final
 from deferred.defer import Deferred, maybe_deferred, succeed
 from deferred.failure import Failure
 from deferred.interfaces import TimerHandle, TimeSource
-from service.web.server import Request, Response, plain
+from service.web.exchange import Request, Response, plain
 
 PATIENCE: Final = 5.0
 """Seconds that a commit may take before the daemon counts as not ready."""

@@ -19,7 +19,7 @@ from prometheus_client.registry import Collector
 from deferred.interfaces import TimeSource
 from service.message.outcome import Phase
 from service.queue.store import Counts
-from service.web.server import Request, Response
+from service.web.exchange import Request, Response
 
 _COUNTED: Final = {
     "job_accepted": ("deferd_jobs_accepted", "Jobs taken into the queue."),

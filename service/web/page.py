@@ -14,8 +14,8 @@ from typing import Final
 
 import msgspec
 
+from service.web.exchange import Response
 from service.web.recent import Trouble
-from service.web.server import Response
 
 MOST_SITES: Final = 50
 

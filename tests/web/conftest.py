@@ -10,7 +10,9 @@ import pytest
 
 from deferred.testing import Clock
 from service.journal import Journal
-from service.web.server import Handler, Limits, WebServer
+from service.web.connection import Limits
+from service.web.exchange import Handler
+from service.web.server import WebServer
 
 
 class Visitor:

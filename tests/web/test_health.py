@@ -8,8 +8,8 @@ import pytest
 
 from deferred.defer import Deferred
 from deferred.testing import Clock
+from service.web.exchange import Request, Response
 from service.web.health import Health
-from service.web.server import Request, Response
 
 
 class World:

@@ -13,7 +13,9 @@ from deferred.protocol import BaseProtocol, Transport
 from deferred.testing import MemoryReactor
 from deferred.web import BrokenAnswer, get_page
 from service.journal import Journal
-from service.web.server import Limits, Request, Response, WebServer
+from service.web.connection import Limits
+from service.web.exchange import Request, Response
+from service.web.server import WebServer
 
 URL = "http://127.0.0.1:8025"
 

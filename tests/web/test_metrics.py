@@ -10,8 +10,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from deferred.testing import Clock
 from service.journal import EVENTS, Journal
 from service.queue.store import Counts
+from service.web.exchange import Request
 from service.web.metrics import Metrics
-from service.web.server import Request
 
 
 class World:

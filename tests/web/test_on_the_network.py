@@ -13,7 +13,9 @@ from deferred.defer import Deferred, gather_results
 from deferred.reactor import Reactor
 from deferred.web import HTTPError, get_page
 from service.journal import Journal
-from service.web.server import Limits, Request, Response, WebServer
+from service.web.connection import Limits
+from service.web.exchange import Request, Response
+from service.web.server import WebServer
 
 
 @pytest.fixture

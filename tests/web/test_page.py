@@ -14,11 +14,11 @@ from deferred.defer import Deferred, succeed
 from deferred.testing import Clock
 from service.journal import Journal
 from service.queue.store import Counts, SiteBacklog
+from service.web.exchange import Request, Response
 from service.web.faces import faces
 from service.web.metrics import Metrics
 from service.web.page import Overview, SiteLine, duration, page
 from service.web.recent import Recent, Trouble
-from service.web.server import Request, Response
 
 NOW = 1_700_000_000.0
 

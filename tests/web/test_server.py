@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from deferred.defer import Deferred, fail
-from service.web.server import Limits, Request, Response
+from service.web.connection import Limits
+from service.web.exchange import Request, Response
 
 BuildHouse = Callable[..., Any]
 
