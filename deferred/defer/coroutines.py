@@ -23,7 +23,7 @@ Waiting = Coroutine[Deferred[Any], Any, T] | Generator[Any, Any, T]
 
 
 class CoroutineDeferred(Deferred[T]):
-    """The Deferred of what a coroutine or generator returns; it also moves it along.
+    """The Deferred of what a coroutine or generator returns; it also moves it along, up to the first wait when made.
 
     The function runs in a copy of the context (`contextvars`) that it was started in.
     """
@@ -36,10 +36,8 @@ class CoroutineDeferred(Deferred[T]):
         self._context = copy_context()
         self._waiting_for: Deferred[Any] | None = None
         self._cancelled = False  # while it ran: its next wait is given up at once
-
-    def start(self) -> None:
-        """Run up to the first wait."""
         self._step(None)
+        del self  # for the reason that _step has
 
     def cancel(self) -> None:
         """Cancel what the function waits for; when it has returned, as any Deferred does."""
@@ -88,8 +86,10 @@ class CoroutineDeferred(Deferred[T]):
     def _resume(self, result: Any) -> Any:
         """Go on with what was waited for; a result stays, an error is taken."""
         self._step(result)
+        if type(result) is Failure:
+            result = None
         del self
-        return None if type(result) is Failure else result
+        return result
 
 
 def ensure_deferred(waiting: Waiting[T] | Deferred[T]) -> Deferred[T]:
@@ -101,9 +101,7 @@ def ensure_deferred(waiting: Waiting[T] | Deferred[T]) -> Deferred[T]:
         return waiting
     if not isinstance(waiting, (CoroutineType, GeneratorType)):
         raise NotACoroutineError(f"{waiting!r} is neither a coroutine nor a Deferred")
-    deferred: CoroutineDeferred[T] = CoroutineDeferred(waiting)
-    deferred.start()
-    return deferred
+    return CoroutineDeferred(waiting)
 
 
 def inline_callbacks(function: Callable[P, Generator[Any, Any, T]]) -> Callable[P, Deferred[T]]:
