@@ -18,6 +18,7 @@ class DemoServer(BaseProtocol):
         self._arrived = arrived
         self._octets = bytearray()
         self._content: bytearray | None = None  # being received; None between messages
+        self._recipients = 0
 
     def connection_made(self, transport: Transport) -> None:
         """Greet."""
@@ -48,17 +49,26 @@ class DemoServer(BaseProtocol):
         if verb == "EHLO":
             self._reply("250-demo.example", "250-PIPELINING", "250-8BITMIME", "250 ENHANCEDSTATUSCODES")
         elif verb == "RCPT":
-            address = line.partition("<")[2].partition(">")[0]
-            refusals = self._script.get(address)
-            self._reply(refusals.pop(0) if refusals else "250 2.1.5 recipient ok")
+            self._recipient(line.partition("<")[2].partition(">")[0])
+        elif verb == "DATA" and not self._recipients:
+            self._reply("554 5.5.1 no valid recipients")
         elif verb == "DATA":
             self._content = bytearray()
+            self._recipients = 0
             self._reply("354 go ahead, end with a lone dot")
         elif verb == "QUIT":
             self._reply("221 2.0.0 bye")
             self._transport.close()
         else:
             self._reply("250 2.0.0 ok")
+
+    def _recipient(self, address: str) -> None:
+        refusals = self._script.get(address)
+        if refusals:
+            self._reply(refusals.pop(0))
+        else:
+            self._recipients += 1
+            self._reply("250 2.1.5 recipient ok")
 
     def _reply(self, *lines: str) -> None:
         self._transport.write("".join(f"{line}\r\n" for line in lines).encode())

@@ -69,7 +69,9 @@ class Relay:
         assert self.password
         assert isinstance(data, LoginPassword)
         user, password = self.password
-        return AuthResult(success=(data.login, data.password) == (user.encode(), password.encode()))
+        return AuthResult(
+            success=(data.login, data.password) == (user.encode(), password.encode()), handled=False
+        )
 
     async def handle_EHLO(
         self, _server: SMTP, session: Session, _envelope: Envelope, hostname: str, responses: list[str]

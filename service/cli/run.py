@@ -1,0 +1,81 @@
+"""`deferd run`: the daemon as a process, with its signals, its limits and its exit status."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import sys
+
+import click
+
+from config.loader import find, load
+from config.problems import ConfigError
+from config.system import raise_open_files
+from deferred.defer import set_unhandled_error_hook
+from deferred.failure import Failure
+from deferred.reactor import Reactor
+from service.daemon import Daemon
+from service.queue.store import StoreFailed
+
+
+def run(config_path: str | None) -> int:
+    """Run until SIGTERM or SIGINT. 0 after a clean end, 1 where it cannot start, 78 for a bad configuration."""
+    try:
+        path = find(config_path)
+        settings = load(path)
+    except ConfigError as error:
+        click.echo(str(error), err=True)
+        return os.EX_CONFIG
+    raise_open_files(settings.limits.connections)
+    reactor = Reactor()
+    daemon = Daemon(reactor, settings, random=random.SystemRandom(), load=lambda: load(path), write=_print)
+    tell = daemon.journal.tell
+    reactor.on_error = lambda error: tell("unhandled_error", error=Failure(error).get_traceback())
+    set_unhandled_error_hook(
+        lambda failure, detail: tell("unhandled_error", error=failure.get_traceback(), detail=detail or None)
+    )
+    return _Process(reactor, daemon).run()
+
+
+def _print(text: str) -> None:
+    sys.stdout.write(text)
+    sys.stdout.flush()
+
+
+class _Process:
+    """The daemon between its first signal handler and its exit status."""
+
+    def __init__(self, reactor: Reactor, daemon: Daemon) -> None:
+        self._reactor = reactor
+        self._daemon = daemon
+        self._status = 0
+        self._ending = False
+
+    def run(self) -> int:
+        self._reactor.call_soon(self._start)
+        self._reactor.run()
+        self._reactor.close()
+        return self._status
+
+    def _start(self) -> None:
+        self._daemon.start().add_callbacks(self._listen_to_signals, self._cannot_start)
+
+    def _listen_to_signals(self, _: None) -> None:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self._reactor.add_signal_handler(number, self._end)
+        self._reactor.add_signal_handler(signal.SIGHUP, self._daemon.reload)
+
+    def _cannot_start(self, failure: Failure) -> None:
+        self._status = 1
+        self._reactor.stop()
+        failure.trap(StoreFailed, OSError)
+        click.echo(f"deferd: {failure.get_error_message()}", err=True)
+
+    def _end(self) -> None:
+        """Drain; asked a second time, end at once: what is in flight is due again at the next start."""
+        if self._ending:
+            self._reactor.stop()
+            return
+        self._ending = True
+        self._daemon.stop().add_both(lambda _: self._reactor.stop())

@@ -1,0 +1,337 @@
+"""The daemon: puts the rooms together, and is the only file that knows them all.
+
+start    take the directory, open the queue, listen, deliver, take jobs in: in this order, so that nothing is
+         accepted that could not be kept, and a second daemon is told before it has touched anything
+reload   new settings for all that can change without a restart; the old ones stay where the new are wrong
+stop     take nothing more in, let conversations finish, write down what became of them, let go
+"""
+
+from __future__ import annotations
+
+import random as randomness
+import ssl
+from collections.abc import Callable, Iterable, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Final
+
+from config.problems import ConfigError
+from config.settings import Settings
+from deferred.defer import Deferred, execute, gather_results
+from deferred.failure import Failure
+from deferred.interfaces import Reactor, Server, TimerHandle
+from service.delivery.delivery import Delivery
+from service.delivery.policy import expiry
+from service.delivery.reports import Kind
+from service.journal import Journal, Listener
+from service.log import Log
+from service.message.bounce import Undelivered, bounce, delay_warning
+from service.message.job import Job
+from service.message.outcome import Outcome
+from service.message.read import ReadingRules, is_job_name, read_job
+from service.queue.attachments import Attachments
+from service.queue.drop import DropDirectory
+from service.queue.ids import id_text
+from service.queue.intake import Intake
+from service.queue.layout import Layout, prepare
+from service.queue.lock import DirectoryLock
+from service.queue.poke import PokeWatch
+from service.queue.results import ResultWriter
+from service.queue.sqlite import SQLiteStore
+from service.queue.store import Claim, Submission
+from service.web.faces import faces
+from service.web.metrics import Metrics
+from service.web.page import SiteLine
+from service.web.recent import Recent
+from service.web.server import WebServer
+
+KEPT: Final = 7 * 86400.0
+"""Seconds for which results, rejected files and ended jobs are kept (CONTRACT, Jobs)."""
+
+_PURGE_EVERY: Final = 3600.0
+_LAST_WORDS: Final = 3.0
+"""Seconds after `timeouts.drain` in which the last outcomes may be written, where the disk is slow or failing."""
+
+
+class Daemon:
+    """deferd, on any reactor: everything that it needs of the world is handed in.
+
+    `load` reads the configuration anew for `reload`; `write` takes the log's text, in a thread; `listeners` are told
+    every event of the journal, besides the log and the metrics.
+    """
+
+    def __init__(
+        self,
+        reactor: Reactor,
+        settings: Settings,
+        *,
+        random: randomness.Random,
+        load: Callable[[], Settings] | None = None,
+        write: Callable[[str], object] | None = None,
+        listeners: Sequence[Listener] = (),
+    ) -> None:
+        self.settings = settings
+        self.journal = Journal(*listeners)
+        self._reactor = reactor
+        self._random = random
+        self._load = load
+        self._log: Log | None = None
+        if write is not None:
+            self._log = Log(reactor, write, format=settings.log.format, level=settings.log.level)
+            self.journal.add(self._log)
+        self._lock: DirectoryLock | None = None
+        self._listening: tuple[str, Server] | None = None
+        self._purge_timer: TimerHandle | None = None
+        self._stopping: Deferred[None] | None = None
+
+    # start
+
+    def start(self) -> Deferred[None]:
+        """Fire once jobs are taken in and delivered.
+
+        Fails with `StoreFailed` (the directory cannot be used, or another daemon has it) or `OSError` (a `ca_file`
+        cannot be read, or `http.listen` cannot be listened on); nothing is left behind then.
+        """
+        return execute(self._begin).add_errback(self._undo)
+
+    def _begin(self) -> None:
+        layout = prepare(self.settings.queue.directory)
+        self._lock = DirectoryLock(layout.directory)
+        self._build_queue(layout)
+        self._delivery = Delivery(
+            self._reactor,
+            self._store,
+            self.journal,
+            self._random,
+            self.settings,
+            trust=trust,
+            compose=self._compose_report,
+        )
+        self._build_web()
+        self._build_intake(layout)
+        self._listen()
+        self._delivery.start()
+        self._results.start()
+        self._intake.start()
+        self._purge()
+        self.journal.tell(
+            "started",
+            version=version(),
+            directory=str(layout.directory),
+            http=address_text(self._listening[1]) if self._listening else None,
+            hostname=self.settings.hostname,
+        )
+
+    def _build_queue(self, layout: Layout) -> None:
+        self._drop = DropDirectory(layout, self.settings.limits.message_size)
+        self._store = SQLiteStore(
+            layout.database,
+            self._reactor,
+            self.journal,
+            self._random,
+            results=self.settings.queue.results,
+            present=self._drop.present,
+        )
+        self._results = ResultWriter(self._reactor, self._store, self.journal, layout)
+        self._poke = PokeWatch(layout.directory, self._reactor, self._poked)
+
+    def _build_intake(self, layout: Layout) -> None:
+        def read(name: str, octets: bytes) -> Job:
+            settings = self.settings
+            attachments = Attachments(
+                layout.new, [Path(folder) for folder in settings.queue.attachments], most=settings.limits.message_size
+            )
+            return read_job(
+                name,
+                octets,
+                rules=ReadingRules(settings.hostname, settings.limits.message_size, settings.limits.recipients),
+                now=self._reactor.wall_time(),
+                unique=self._unique,
+                open_attachment=attachments.read,
+            )
+
+        self._intake = Intake(
+            self._reactor,
+            self._store,
+            self.journal,
+            layout,
+            self._drop,
+            read=read,
+            wants=is_job_name,
+            site_of=self._delivery.site_of,
+            accepted=self._accepted,
+            unique=self._unique,
+        )
+
+    def _build_web(self) -> None:
+        metrics = Metrics(
+            self._reactor,
+            version(),
+            self._store.count,
+            in_flight=lambda: self._delivery.in_flight,
+            connections=lambda: self._delivery.connections,
+        )
+        recent = Recent(self._reactor.wall_time)
+        self.journal.add(metrics)
+        self.journal.add(recent)
+        handlers = faces(
+            self._reactor,
+            self._store,
+            metrics,
+            recent,
+            version=version(),
+            in_flight=lambda: self._delivery.in_flight,
+            sites=self._site_lines,
+            hostname=lambda: self.settings.hostname,
+            unready=lambda: "deferd is stopping" if self._stopping else None,
+        )
+        self._web = WebServer(self._reactor, handlers, self.journal)
+
+    def _listen(self) -> None:
+        """Serve the web face where the settings say, and nowhere else. Raises `OSError`."""
+        wanted = self.settings.http.listen
+        if self._listening and self._listening[0] == wanted:
+            return
+        server = None
+        if wanted is not None:
+            host, _, port = wanted.rpartition(":")
+            server = self._web.listen(host.strip("[]"), int(port))
+        if self._listening:
+            self._listening[1].close()
+        self._listening = (wanted, server) if wanted is not None and server is not None else None
+
+    def _undo(self, failure: Failure) -> Failure:
+        """Let go of what a start that failed had taken hold of."""
+        if self._lock is not None:
+            self._lock.release()
+        return failure
+
+    # what the rooms ask of one another
+
+    def _unique(self) -> str:
+        return id_text(self._store.mint())
+
+    def _accepted(self, sites: Iterable[str]) -> None:
+        for site in sites:
+            self._delivery.wake(site)
+
+    def _compose_report(
+        self, kind: Kind, claim: Claim, outcomes: tuple[Outcome, ...], head: bytes
+    ) -> Submission | None:
+        facts = Undelivered(
+            id=claim.id,
+            sender=claim.sender,
+            content=head,
+            size=claim.size,
+            outcomes=outcomes,
+            hostname=self.settings.hostname,
+            arrived=claim.accepted_at,
+            now=self._reactor.wall_time(),
+            retry_until=expiry(claim, self.settings.retry),
+        )
+        job = bounce(facts) if kind == "bounce" else delay_warning(facts)
+        if job is None:
+            return None
+        sites = tuple(self._delivery.site_of(address) for address in job.recipients)
+        return Submission(job=job, name=f"{claim.name}-{kind}", sites=sites)
+
+    def _site_lines(self) -> list[SiteLine]:
+        return [
+            SiteLine(site=view.name, in_flight=view.in_flight, rest_until=view.resting_until, why=view.last_error)
+            for view in self._delivery.sites()
+        ]
+
+    def _poked(self) -> None:
+        """A command has changed the queue."""
+
+        def go(sites: list[str]) -> None:
+            for site in sites:
+                self._delivery.wake(site, end_rest=True)
+            self._delivery.wake()
+            self._results.start()
+
+        self._store.retried().add_callback(go).add_errback(self._report, "poke")
+
+    def _purge(self) -> None:
+        """Forget what is a week old, now and every hour."""
+        self._purge_timer = self._reactor.call_later(_PURGE_EVERY, self._purge)
+        before = self._reactor.wall_time() - KEPT
+        forgotten: Deferred[Any] = self._store.purge(before)
+        forgotten.add_callback(lambda _: self._results.purge(before)).add_errback(self._report, "purge")
+
+    def _report(self, failure: Failure, where: str) -> None:
+        self.journal.tell("unhandled_error", where=where, error=failure.get_traceback())
+
+    # reload
+
+    def reload(self) -> None:
+        """Go by the configuration as it is now; where it is wrong, say so and go on by the old one."""
+        assert self._load is not None
+        old = self.settings
+        try:
+            new = self._load()
+            if new.queue.directory != old.queue.directory:
+                raise ConfigError("queue.directory cannot be changed by a reload: stop deferd and start it again")
+            self.settings = new
+            self._listen()
+            self._delivery.configure(new)
+        except (ConfigError, OSError) as error:
+            self.settings = old
+            self.journal.tell("reload_failed", why=str(error))
+            return
+        self._drop.message_size = new.limits.message_size
+        self._store.results = new.queue.results
+        if self._log is not None:
+            self._log.configure(new.log.format, new.log.level)
+        self.journal.tell("reloaded", http=address_text(self._listening[1]) if self._listening else None)
+
+    # stop
+
+    def stop(self) -> Deferred[None]:
+        """Drain: take nothing more in, let conversations finish within `timeouts.drain`, write down the rest; fire
+        when nothing is held any more. Called again, it is the same end that is waited for."""
+        waiting: Deferred[None] = Deferred()
+        if self._stopping is not None:
+            self._stopping.add_callback(lambda _: waiting.callback(None))
+            return waiting
+        self._stopping = waiting
+        self.journal.tell("draining", in_flight=self._delivery.in_flight)
+        self._intake.stop()
+        self._poke.close()
+        if self._purge_timer is not None:
+            self._purge_timer.cancel()
+        d: Deferred[Any] = self._delivery.drain(self.settings.timeouts.drain)
+        d.add_callback(lambda _: self._results.stop())
+        d.add_callback(lambda _: gather_results([self._store.close(), self._web.close()]))
+        d.add_timeout(self.settings.timeouts.drain + _LAST_WORDS, self._reactor)
+        d.add_errback(self._report, "stop")
+        d.add_callback(self._stopped)
+        return waiting
+
+    def _stopped(self, _: object) -> None:
+        if self._lock is not None:
+            self._lock.release()
+        self.journal.tell("stopped")
+        if self._log is not None:
+            self._log.flush()
+        assert self._stopping is not None
+        self._stopping.callback(None)
+
+
+def trust(context: ssl.SSLContext, ca_file: str | None) -> None:
+    """Let a TLS context trust the authorities in a file, or the system's. Raises `OSError`."""
+    if ca_file is None:
+        context.load_default_certs()
+    else:
+        context.load_verify_locations(cafile=ca_file)
+
+
+def version() -> str:
+    """deferd's own version."""
+    return metadata.version("deferd")
+
+
+def address_text(server: Server) -> str:
+    """Where a TCP server listens, as it is written in a URL."""
+    host, port = server.address[:2]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
