@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from email.utils import formatdate
+from http import HTTPStatus
 from typing import Final
 
 import h11
@@ -75,7 +76,14 @@ def write_response(response: Response, now: float, *, head: bool, close: bool) -
         headers.append(_NOTHING_ELSE)
     if close:
         headers.append(("Connection", "close"))
-    events: list[h11.Event] = [h11.Response(status_code=response.status, headers=headers)]
+    events: list[h11.Event] = [
+        h11.Response(status_code=response.status, headers=headers, reason=_reason(response.status))
+    ]
     if response.body and not head:
         events.append(h11.Data(data=response.body))
     return [*events, h11.EndOfMessage()]
+
+
+def _reason(status: int) -> bytes:
+    """The words that go with a status: nothing reads them but people."""
+    return HTTPStatus(status).phrase.encode()

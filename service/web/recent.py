@@ -8,10 +8,10 @@ from typing import Final
 
 import msgspec
 
+# a rest is none: the page has it beside its site, and a dead site would soon crowd out all else
 _TROUBLES: Final = frozenset(
     {
         "failed",
-        "site_resting",
         "in_doubt",
         "job_rejected",
         "file_stuck",

@@ -237,6 +237,14 @@ def test_of_a_traceback_the_page_shows_what_was_raised(world: World) -> None:
     assert "unhandled error scheduler 0 s ago RuntimeError: out of cheese" in world.page()
 
 
+def test_a_dead_site_does_not_crowd_out_the_failures(world: World) -> None:
+    """Its rests stand beside it, not among the troubles."""
+    world.journal.tell("failed", id="j1", recipient="bob@b.example")
+    for _ in range(100):
+        world.journal.tell("site_resting", site="relay", phase="connect", text="refused")
+    assert [trouble.event for trouble in world.recent.troubles()] == ["failed"]
+
+
 def test_only_the_last_troubles_are_kept() -> None:
     """A storm of failures takes no more memory than twenty, and long words are cut."""
     recent = Recent(lambda: NOW)
