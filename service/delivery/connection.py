@@ -25,7 +25,7 @@ from service.delivery.steps import Steps, deadline
 from service.journal import Journal
 from service.message.outcome import Phase
 from service.smtp.envelope import Envelope
-from service.smtp.errors import ConfirmationLost, DeliveryError, HostFailure
+from service.smtp.errors import BrokenAnswer, ConfirmationLost, DeliveryError, HostFailure
 from service.smtp.events import BodyWanted, Event, Failed, Finished, Ready, StartTLS
 from service.smtp.session import Session
 
@@ -313,11 +313,12 @@ class Connection(BaseProtocol):
             failure.raise_exception()
         self._shaking_hands = False
         if isinstance(error, BufferedOctetsError):
-            why = "the server sent octets before the TLS handshake, which may be somebody else's"
-        else:
-            session = self._transport.get_extra_info("ssl_object") if self._transport is not None else None
-            why = tls.explain(error, self._server_hostname, session)
-        self._take(self._session.tls_failed(why))
+            why = "octets came before the TLS handshake, which may be anybody's"
+            self._fail(BrokenAnswer(Phase.TLS, why, host=self.host))
+            self._take(self._session.tls_failed(why))
+            return
+        session = self._transport.get_extra_info("ssl_object") if self._transport is not None else None
+        self._take(self._session.tls_failed(tls.explain(error, self._server_hostname, session)))
 
     # the content
 

@@ -22,7 +22,7 @@ from service.delivery.routes import Site
 from service.delivery.tls import Contexts
 from service.journal import Journal
 from service.message.outcome import Phase
-from service.smtp.errors import HostFailure
+from service.smtp.errors import BrokenAnswer, HostFailure
 from service.smtp.options import SessionOptions
 from service.smtp.session import Session
 
@@ -165,7 +165,9 @@ class Connector:
         """Whether a host whose TLS has just failed is to be met again without: where TLS is opportunistic, and there
         is no password to give away. It is remembered for a while, so that the next message need not fail first."""
         key = (site.name, host.name)
-        if error.phase is not Phase.TLS or site.tls != "opportunistic" or site.credentials is not None:
+        if error.phase is not Phase.TLS or isinstance(error, BrokenAnswer):  # who interferes shall not have their way
+            return False
+        if site.tls != "opportunistic" or site.credentials is not None:
             return False
         if host.relay.scheme == "smtps" or self._plain.get(key, 0.0) > self._reactor.time():
             return False

@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 from config.settings import Tls
+from service.delivery.receipt import describe
+from service.smtp.reply import clean_text
 
 Trust = Callable[[ssl.SSLContext, str | None], None]
 """Put into a context the authorities to trust: those in a file of certificates, or (None) the system's.
@@ -79,20 +81,21 @@ def explain(error: Exception, wanted: str, session: object = None) -> str:
         return "the TLS handshake took too long"
     if isinstance(error, ssl.SSLError) and error.reason:
         return f"the TLS handshake failed: {error.reason.replace('_', ' ').lower()}"
-    return f"the TLS handshake failed: {error or type(error).__name__}"
+    return f"the TLS handshake failed: {describe(error)}"
 
 
 def _certificate_reason(error: ssl.SSLCertVerificationError, wanted: str, seen: dict[str, Any]) -> str:
     template = _REASONS.get(error.verify_code)
     if template is None:
         return f"the certificate is not trusted: {error.verify_message}"
-    return template.format(
+    told = template.format(
         names=", ".join(_names(seen)) or "other names",
         wanted=wanted,
-        issuer=", ".join(value for key, value in _fields(seen.get("issuer"))) or "not named",
+        issuer=", ".join(value for _, value in _fields(seen.get("issuer"))) or "not named",
         not_after=seen.get("notAfter", "a date not shown"),
         not_before=seen.get("notBefore", "a date not shown"),
     )
+    return clean_text(told)  # a certificate may say anything
 
 
 def _certificate_seen(session: object) -> dict[str, Any]:
