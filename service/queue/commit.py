@@ -95,9 +95,11 @@ class GroupCommit:
         """Run and commit on this thread, at once: for the start, before the reactor runs. Raises `StoreFailed`."""
         assert self._connection is not None
         try:
+            self._connection.set_busy_timeout(10_000)  # a command may be at work
             self._connection.execute("BEGIN IMMEDIATE")
             result = run(self._connection)
             self._connection.execute("COMMIT")
+            self._connection.set_busy_timeout(0)
         except apsw.Error as error:
             self._abandon_connection()
             raise StoreFailed(explain(self._path, error)) from error

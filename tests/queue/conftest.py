@@ -2,92 +2,38 @@
 
 from __future__ import annotations
 
-import heapq
-import itertools
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 
-from deferred.defer import Deferred
+from deferred.defer import Deferred, execute
 from deferred.failure import Failure
+from deferred.testing import MemoryReactor
 from service.journal import Journal
 from service.message.job import Job
 from service.message.outcome import Outcome, Phase, State
 from service.queue.sqlite import SQLiteStore
 from service.queue.store import Claim, Settlement, Submission
 
+T = TypeVar("T")
+
 CONTENT = b"Subject: x\r\n\r\nhello\r\n"
 NOW = 1_790_000_000.0  # 2026-09-21T14:13:20Z
 
 
-class _Call:
-    def __init__(
-        self, reactor: StillReactor, at: float, function: Callable[..., object], args: tuple[Any, ...]
-    ) -> None:
-        self.at, self.function, self.args, self.gone, self._reactor = at, function, args, False, reactor
-
-    def cancel(self) -> None:
-        self.gone = True
-
-    def cancelled(self) -> bool:
-        return self.gone
-
-    def when(self) -> float:
-        return self.at
-
-    def reset(self, delay: float) -> None:
-        self.gone = True
-        self._reactor.call_later(delay, self.function, *self.args)
-
-
-class StillReactor:
-    """Virtual time; what is sent to a thread runs in the next turn but one."""
+class StillReactor(MemoryReactor):
+    """Virtual time; what is sent to a thread runs two turns later, so that there is a time in between."""
 
     def __init__(self) -> None:
-        self.now = 1000.0
-        self.offset = NOW - 1000
-        self.readers: dict[int, Callable[[], object]] = {}
-        self._calls: list[tuple[float, int, _Call]] = []
-        self._serial = itertools.count()
+        super().__init__(time=1000.0, wall_time=NOW)
 
-    def time(self) -> float:
-        return self.now
-
-    def wall_time(self) -> float:
-        return self.now + self.offset
-
-    def call_later(self, delay: float, function: Callable[..., object], *args: Any) -> _Call:
-        call = _Call(self, self.now + delay, function, args)
-        heapq.heappush(self._calls, (call.at, next(self._serial), call))
-        return call
-
-    def call_soon(self, function: Callable[..., object], *args: Any) -> _Call:
-        return self.call_later(0, function, *args)
-
-    call_soon_threadsafe = call_soon
-
-    def defer_to_thread(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Deferred[Any]:
-        d: Deferred[Any] = Deferred()
-
-        def run() -> None:
-            try:
-                result = function(*args, **kwargs)
-            except Exception:  # noqa: BLE001 (as a thread pool does)
-                d.errback(Failure())
-            else:
-                d.callback(result)
-
-        self.call_soon(lambda: self.call_soon(run))
+    def defer_to_thread(self, function: Callable[..., T], *args: Any, **kwargs: Any) -> Deferred[T]:
+        d: Deferred[T] = Deferred()
+        self.call_soon(self.call_soon, lambda: execute(function, *args, **kwargs).chain_deferred(d))
         return d
-
-    def add_reader(self, fd: int, function: Callable[..., object], *args: Any) -> None:
-        self.readers[fd] = lambda: function(*args)
-
-    def remove_reader(self, fd: int) -> bool:
-        return self.readers.pop(fd, None) is not None
 
     def read_files(self) -> None:
         """Let each reader look, as if its file were ready, and go on until nothing is due."""
@@ -95,34 +41,8 @@ class StillReactor:
             function()
         self.settle()
 
-    def turn(self) -> bool:
-        """Run what is due now; False when nothing was."""
-        ran = False
-        for _ in range(len(self._calls)):
-            if not self._calls or self._calls[0][0] > self.now:
-                break
-            call = heapq.heappop(self._calls)[2]
-            if not call.gone:
-                call.gone = ran = True
-                call.function(*call.args)
-        return ran
-
-    def settle(self) -> None:
-        """Turn until nothing is due."""
-        while self.turn():
-            pass
-
-    def advance(self, seconds: float) -> None:
-        """Let time pass, stopping at each call on the way."""
-        end = self.now + seconds
-        self.settle()
-        while self._calls and self._calls[0][0] <= end:
-            self.now = max(self.now, self._calls[0][0])
-            self.settle()
-        self.now = end
-
     def wait(self, deferred: Deferred[Any], seconds: float = 0) -> Any:
-        """What `deferred` fires with; raises what it fails with."""
+        """What `deferred` fires with by then; raises what it fails with."""
         outcome: list[Any] = []
         deferred.add_both(outcome.append)
         self.advance(seconds)
@@ -162,7 +82,7 @@ def open_store(reactor: StillReactor, told: Told, tmp_path: Path) -> Iterator[Ca
     opened: list[SQLiteStore] = []
 
     def open_one(**options: Any) -> SQLiteStore:
-        store = SQLiteStore(tmp_path / "queue.db", reactor, told.journal, Random(7), **options)  # type: ignore[arg-type] # a part of a Reactor
+        store = SQLiteStore(tmp_path / "queue.db", reactor, told.journal, Random(7), **options)
         opened.append(store)
         reactor.settle()
         return store

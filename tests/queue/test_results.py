@@ -1,0 +1,173 @@
+"""Result files: what the application reads."""
+
+from __future__ import annotations
+
+import json
+import os
+
+import pytest
+
+from service.queue import results as results_module
+from service.queue.layout import prepare
+from service.queue.results import ResultWriter
+
+
+@pytest.fixture
+def layout(tmp_path):
+    return prepare(tmp_path)
+
+
+@pytest.fixture
+def writer(reactor, store, told, layout):
+    writer = ResultWriter(reactor, store, told.journal, layout)
+    writer.start()
+    reactor.settle()
+    return writer
+
+
+@pytest.fixture
+def written(monkeypatch):
+    """The names of the results written, in order."""
+    names = []
+    write = results_module.write_results
+
+    def note(directory, owed):
+        names.extend(one.name for one in owed)
+        return write(directory, owed)
+
+    monkeypatch.setattr(results_module, "write_results", note)
+    return names
+
+
+def read(layout, name="hello"):
+    return json.loads((layout.results / f"{name}.json").read_text())
+
+
+def test_a_result_has_the_contracts_members(reactor, store, writer, layout, submission, settlement, outcome):
+    """All of them, by their names, for a job in the middle of its life."""
+    people = ("ann@a.example", "bob@a.example")
+    [accepted] = reactor.wait(store.accept([submission(*people, "eve@b.example", tags={"order": 17})]))
+    [claim] = reactor.wait(store.claim("a.example", 1))
+    mixed = (outcome(people[0], "delivered", 250, "ok"), outcome(people[1], "waiting", 450, "later"))
+    reactor.wait(store.settle([settlement(claim, "waiting", outcomes=mixed)]), 2)
+    tried = {"enhanced": "2.0.0", "host": "mx:25", "phase": "confirm", "at": "2026-09-21T14:13:20.000Z"}
+    untried = dict.fromkeys(("code", "enhanced", "text", "host", "phase", "at"))
+    assert read(layout) == {
+        "id": accepted.id,
+        "name": "hello",
+        "state": "queued",
+        "attempts": 1,
+        "next_attempt": "2026-09-21T14:13:20.000Z",
+        "recipients": [
+            {"address": people[0], "state": "delivered", "code": 250, "text": "ok", **tried},
+            {"address": people[1], "state": "waiting", "code": 450, "text": "later", **tried},
+            {"address": "eve@b.example", "state": "waiting", **untried},
+        ],
+        "accepted_at": "2026-09-21T14:13:20.000Z",
+        "finished_at": None,
+        "tags": {"order": 17},
+    }
+
+
+def test_a_result_appears_a_second_after_acceptance(reactor, store, writer, layout, submission):
+    """It says that the job is queued."""
+    reactor.wait(store.accept([submission()]), 0.9)
+    assert list(layout.results.iterdir()) == []
+    reactor.advance(0.2)
+    assert read(layout)["state"] == "queued"
+
+
+def test_a_job_that_ends_within_a_second_has_its_final_result_only(
+    reactor, store, writer, layout, submission, settlement, written
+):
+    """One file, written once, soon after the end."""
+    reactor.wait(store.accept([submission()]), 0.3)
+    [claim] = reactor.wait(store.claim("a.example", 1))
+    reactor.wait(store.settle([settlement(claim)]), 0.1)
+    assert (read(layout)["state"], written) == ("delivered", ["hello"])
+    reactor.advance(5)
+    assert written == ["hello"]
+
+
+def test_results_are_written_in_batches(reactor, store, writer, layout, submission, monkeypatch):
+    """Two hundred and fifty jobs take three trips to a thread, and none is owed any more."""
+    trips = []
+    write = results_module.write_results
+    monkeypatch.setattr(results_module, "write_results", lambda d, owed: (trips.append(len(owed)), write(d, owed))[1])
+    reactor.wait(store.accept([submission(name=f"j{n}") for n in range(250)]), 3)
+    assert trips == [100, 100, 50]
+    assert store.owed_jobs(0, 10) == []
+
+
+def test_what_a_dead_daemon_owed_is_written_at_the_next_start(
+    reactor, open_store, told, layout, submission, settlement
+):
+    """Queued and ended jobs alike."""
+    store = open_store()
+    reactor.wait(store.accept([submission(name=f"j{n}") for n in range(150)]))
+    [claim] = reactor.wait(store.claim("a.example", 1))
+    reactor.wait(store.settle([settlement(claim)]))
+    again = open_store()
+    ResultWriter(reactor, again, told.journal, layout).start()
+    reactor.advance(2)
+    assert len(list(layout.results.iterdir())) == 150
+    assert read(layout, claim.name)["state"] == "delivered"
+    assert again.owed_jobs(0, 10) == []
+
+
+def test_a_result_that_cannot_be_written_is_written_later(reactor, store, writer, layout, submission, told):
+    """The trouble is told of once, and the other results do not wait for it."""
+    (layout.results / "bad.json").mkdir()
+    reactor.wait(store.accept([submission(name="bad"), submission(name="good")]), 30)
+    assert read(layout, "good")["state"] == "queued"
+    assert told.names() == ["result_failed"]
+    assert told.of("result_failed")[0]["name"] == "bad"
+    (layout.results / "bad.json").rmdir()
+    reactor.advance(61)
+    assert read(layout, "bad")["state"] == "queued"
+    assert not any(path.name.endswith(".tmp") for path in layout.results.iterdir())
+
+
+def test_a_command_s_change_is_shown_once_the_daemon_is_poked(reactor, store, writer, layout, submission):
+    """`start` again reads what is owed by other hands."""
+    from service.queue.commands import open_for_commands
+
+    [accepted] = reactor.wait(store.accept([submission()]), 2)
+    with open_for_commands(layout.directory, reactor.wall_time) as commands:
+        commands.change("hold", [accepted.id])
+    writer.start()
+    reactor.advance(1)
+    assert read(layout)["state"] == "held"
+
+
+def test_the_last_results_are_written_before_the_end(reactor, store, writer, layout, submission):
+    """Stopping does not wait for the second to pass."""
+    reactor.wait(store.accept([submission()]))
+    reactor.wait(writer.stop())
+    assert read(layout)["state"] == "queued"
+
+
+def test_stopping_does_not_wait_for_a_full_disk(reactor, store, writer, layout, submission):
+    """What could not be written is still owed."""
+    (layout.results / "hello.json").mkdir()
+    reactor.wait(store.accept([submission()]), 3)
+    reactor.wait(writer.stop())
+    assert len(store.owed_jobs(0, 10)) == 1
+
+
+def test_old_results_and_rejected_files_go(reactor, store, writer, layout, submission, settlement):
+    """Results of forgotten jobs, and rejected files by the time of their note; a waiting job's result stays."""
+    reactor.wait(store.accept([submission(), submission("y@b.example", name="open")]), 2)
+    [claim] = reactor.wait(store.claim("a.example", 1))
+    reactor.wait(store.settle([settlement(claim)]), 2)
+    for name in ("old.eml", "old.eml.why", "new.eml", "new.eml.why", "dir.eml.why"):
+        (layout.rejected / name).write_text("x")
+    (layout.rejected / "dir.eml").mkdir()
+    (layout.rejected / "dir.eml" / "more").write_text("x")
+    for path in (*layout.results.iterdir(), *layout.rejected.iterdir()):
+        if path.name != "new.eml.why":
+            os.utime(path, (1000, 1000))
+    reactor.wait(store.purge(reactor.wall_time()))
+    reactor.wait(writer.purge(2000))
+    assert [path.name for path in layout.results.iterdir()] == ["open.json"]
+    assert sorted(path.name for path in layout.rejected.iterdir()) == ["new.eml", "new.eml.why"]
