@@ -36,6 +36,7 @@ _ANY_NAME = re.compile(rb"[!-9;-~]++[ \t]*+:")
 _FIELD_END = re.compile(rb"\r\n(?![ \t])")
 _HEADER_END = re.compile(rb"\r\n(?![ \t]|[!-9;-~]++[ \t]*+:)")
 _CONTROL = re.compile(rb"[\x01-\x08\x0b\x0c\x0e-\x1f\x7f]")
+_SPARE_FIELDS = 1000  # fields that are read beyond one for each recipient: no honest header has as many
 _ADDRESS_TEXT = 1024 * 1024  # octets of address fields that are read, or 1 KiB a recipient where that is more
 
 
@@ -103,8 +104,8 @@ def _envelope_block(content: bytes, rules: ReadingRules) -> tuple[list[_Field], 
     fields: list[_Field] = []
     position = 0
     while found := _ENVELOPE_NAME.match(content, position):
-        if len(fields) > rules.recipients + 1:
-            raise JobError(f"there are more than {rules.recipients} X-Receiver lines: split the job")
+        if len(fields) > rules.recipients + _SPARE_FIELDS:
+            raise JobError(f"there are more than {len(fields) - 1} X-Receiver lines: split the job")
         fields.append(_field(content, found, position))
         position = fields[-1].end
     return fields, position
@@ -121,7 +122,7 @@ def _scan(content: bytes, start: int, rules: ReadingRules) -> _Header:
     shift = start - 2
     fields: list[_Field] = []
     for found in _KNOWN_NAME.finditer(header):
-        if len(fields) > rules.recipients + 1000:
+        if len(fields) > rules.recipients + _SPARE_FIELDS:
             raise JobError(f"the header has more than {len(fields) - 1} address fields and dates: that is no message")
         fields.append(_field(header, found, found.start() + 2, shift))
     return _Header(start, end, fields)

@@ -7,18 +7,17 @@ It comes in two forms. A letter (`from`, `to`, `subject`, `text`, …) is compos
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
 
 import msgspec
 
 from config.units import duration
-from service.message.address import check_sender, first_control
+from service.message.address import first_control
 from service.message.compose import Attachment, Letter, compose
 from service.message.eml import complete
 from service.message.job import InDoubt, Job, JobError, shown
-from service.message.mailboxes import Mailbox, addresses_in, parse_mailboxes
+from service.message.mailboxes import Mailbox, parse_mailboxes
 from service.message.rules import Circumstances, distinct
 
 __all__ = ["read_structured"]
@@ -93,7 +92,7 @@ def _taken(file: _File, circumstances: Circumstances) -> tuple[str, tuple[str, .
     if file.sender is None or file.recipients is None:
         missing = "sender" if file.sender is None else "recipients"
         raise JobError(f'{missing}: a job with a message needs this too (the null sender is "")')
-    recipients = distinct(_each(file.recipients, "recipients"), circumstances.rules)
+    recipients = distinct(_addresses(file.recipients, "recipients"), circumstances.rules)
     try:
         message = (file.message or "").encode()
         return _sender(file.sender), recipients, complete(message, circumstances)
@@ -131,29 +130,26 @@ def _written(file: _File, circumstances: Circumstances) -> tuple[str, tuple[str,
 def _sender(text: str) -> str:
     if text in ("", "<>"):
         return ""
-    addresses = list(_each(text, "sender"))
+    addresses = _addresses(text, "sender")
     if len(addresses) != 1:
         raise JobError(f'sender: {shown(text)} is not one address (or "" for the null sender)')
-    return check_sender(addresses[0])
+    return addresses[0]
 
 
 def _mailboxes(lines: _Lines | None, name: str) -> list[Mailbox]:
-    try:
-        return [mailbox for line in _listed(lines) for mailbox in parse_mailboxes(line)]
-    except JobError as error:
-        raise JobError(f"{name}: {error}") from None
-
-
-def _each(lines: _Lines, name: str) -> Iterable[str]:
-    for line in _listed(lines):
+    found = []
+    for line in [lines] if isinstance(lines, str) else lines or []:
+        if "\t" in line:  # it may fold a header field, but nothing is folded here
+            raise JobError(f"{name}: {shown(line)} holds the control character U+0009")
         try:
-            yield from addresses_in(line)
+            found += parse_mailboxes(line)
         except JobError as error:
             raise JobError(f"{name}: {error}") from None
+    return found
 
 
-def _listed(lines: _Lines | None) -> list[str]:
-    return [lines] if isinstance(lines, str) else lines or []
+def _addresses(lines: _Lines, name: str) -> list[str]:
+    return [mailbox.address for mailbox in _mailboxes(lines, name)]
 
 
 def _headers(headers: dict[str, Any]) -> dict[str, str]:

@@ -44,6 +44,13 @@ def test_the_envelope_may_hold_utf_8(read):
     assert (job.sender, job.recipients) == ("jürg@bücher.example", ("用户@例子.example",))
 
 
+def test_octets_that_are_no_utf_8_are_tolerated_in_a_display_name(read):
+    """They stay as they are; only an address must be readable."""
+    text = b"From: J\xfcrg <a@a.example>\r\nTo: =?x?q?a,b?= <b@b.example>\r\n\r\nhi\r\n"
+    job = read("a.eml", text)
+    assert (job.sender, job.recipients, job.content) == ("a@a.example", ("b@b.example",), ADDED + text)
+
+
 def test_the_null_sender_can_be_given(read):
     """`X-Sender: <>` is for reports."""
     assert read("a.eml", b"X-Sender: <>\nX-Receiver: a@b.example\n\nhi").sender == ""

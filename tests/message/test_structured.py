@@ -80,6 +80,7 @@ def test_the_null_sender_can_be_given_in_both_forms(read, write, null):
         ({"to": "ann"}, "to: the address 'ann' has no domain"),
         ({"to": ["ann@a.example", "b@b.example\r\nRCPT TO:<eve@e.example>"]}, "to: "),
         ({"cc": "ann@a.example\0"}, "cc: "),
+        ({"cc": "<ann\t@a.example>"}, "cc: '<ann\\t@a.example>' holds the control character U+0009"),
         ({"bcc": {"a": 1}}, "bcc: "),
         ({"from": None}, "from: "),
         ({"from": "a@a.example, b@b.example"}, "from: 'a@a.example, b@b.example' is not one address"),
