@@ -99,7 +99,7 @@ class Failure(Detour):
 
     def get_traceback(self, detail: Literal["default", "brief"] = "default") -> str:
         """The traceback as Python prints it with its causes; "brief" is one line for each frame and no source."""
-        text = self._text or TracebackException.from_exception(self.value.with_traceback(self.tb))
+        text = self._text or TracebackException(self.type, self.value, self.tb)
         if detail == "default":
             return "".join(text.format())
         lines = [f"Traceback: {self._title()}"]
@@ -117,7 +117,7 @@ class Failure(Detour):
     def clean_failure(self) -> None:
         """Keep the traceback as text only, and let go of the frames: the exception's, its causes' and its group's."""
         if self._text is None:
-            self._text = TracebackException.from_exception(self.value.with_traceback(self.tb))
+            self._text = TracebackException(self.type, self.value, self.tb)
         self.tb = None
         pending: list[BaseException | None] = [self.value]
         seen: set[int] = set()

@@ -14,7 +14,7 @@ from collections.abc import Callable, Generator, Mapping
 from operator import length_hint
 from typing import TYPE_CHECKING, Any, Concatenate, Final, Generic, ParamSpec, TypeVar, overload
 
-from deferred.defer import unhandled
+from deferred.defer import timeouts, unhandled
 from deferred.defer.errors import AlreadyCalledError, CancelledError
 from deferred.failure import Detour, Failure, failure_from
 
@@ -27,7 +27,6 @@ V = TypeVar("V")
 P = ParamSpec("P")
 
 _NO_KWARGS: Final[Mapping[str, Any]] = {}
-
 
 _HAND_OVER: Final = object()
 """In the place of a callback: its argument is a Deferred that waits for the result."""
@@ -186,22 +185,7 @@ class Deferred(Detour, Generic[T]):
         It then fails with the builtin `TimeoutError` where it would have failed with `CancelledError`; or, given
         `on_timeout_cancel(result or failure, seconds)`, goes on with what that returns. Returns this Deferred.
         """
-        timed_out = False
-
-        def time_out() -> None:
-            nonlocal timed_out
-            timed_out = True
-            self.cancel()
-
-        timer = clock.call_later(seconds, time_out)
-
-        def settle(result: Any) -> Any:
-            timer.cancel()
-            if not timed_out:
-                return result
-            return (on_timeout_cancel or _timeout_for_cancelled)(result, seconds)
-
-        return self.add_both(settle)
+        return timeouts.cancel_after(self, seconds, clock, on_timeout_cancel)
 
     def callback(self, result: T) -> None:
         """Fire with a result (or a Failure). Raises `AlreadyCalledError` the second time."""
@@ -298,10 +282,9 @@ class Deferred(Detour, Generic[T]):
         return self._take() if type(self.result) is Failure else self.result
 
     def _run(self, ready: list[Deferred[Any]] | None = None) -> None:
-        """Call what can be called now: our callbacks, then those of whoever waits for us.
+        """Call what can be called now: our callbacks, then those of who waits for us.
 
-        Those who wait, and wait for them in turn, are put into `ready` to be run by the first that was asked: calls in
-        calls would overflow the stack when there are many.
+        Who waits is put into `ready`, for the first in line to run: calls in calls would overflow the stack.
         """
         if self._running or self.paused:
             return
@@ -394,9 +377,3 @@ def _with_arguments(
         return function(result, *more, *args, **kwargs)
 
     return call
-
-
-def _timeout_for_cancelled(result: Any, seconds: float) -> Any:
-    if isinstance(result, Failure) and result.check(CancelledError):
-        return Failure(TimeoutError(f"no result after {seconds} seconds"))
-    return result

@@ -34,9 +34,11 @@ class DeferredSemaphore:
 
     def acquire(self) -> Deferred[Self]:
         """Fires with this object once a token is ours. Cancelling gives up the place in the queue."""
+        if self.tokens and not self.waiting:
+            self.tokens -= 1
+            return succeed(self)
         deferred: Deferred[Self] = Deferred(self.waiting.remove)
         self.waiting.append(deferred)
-        self._serve()
         return deferred
 
     def release(self) -> None:
@@ -51,10 +53,12 @@ class DeferredSemaphore:
         if self._serving:
             return
         self._serving = True
-        while self.tokens and self.waiting:
-            self.tokens -= 1
-            self.waiting.popleft().callback(self)
-        self._serving = False
+        try:
+            while self.tokens and self.waiting:
+                self.tokens -= 1
+                self.waiting.popleft().callback(self)
+        finally:
+            self._serving = False
 
     @overload
     def run(self, function: Callable[P, Deferred[T]], *args: P.args, **kwargs: P.kwargs) -> Deferred[T]: ...

@@ -196,3 +196,18 @@ def test_a_held_lock_can_be_handed_on_by_its_deferred():
     """`acquire` fires with the lock itself."""
     lock = DeferredLock()
     assert succeed(0).add_callback(lambda _: lock.acquire()).result is lock
+
+
+def test_who_is_served_may_take_a_free_token_at_once():
+    """Even in the midst of a release, if nobody waits."""
+    lock = DeferredLock()
+    seen: list[bool] = []
+    lock.acquire()
+
+    def again(_: object) -> None:
+        lock.release()
+        seen.append(lock.acquire().called)
+
+    lock.acquire().add_callback(again)
+    lock.release()
+    assert (seen, lock.locked) == ([True], True)

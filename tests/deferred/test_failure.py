@@ -259,3 +259,13 @@ def test_repr_and_str_tell_the_error():
     assert repr(failure) == "<deferred.failure.Failure builtins.KeyError: 'x'>"
     assert "KeyError: 'x'" in str(failure)
     assert ":raised" in str(failure)
+
+
+def test_telling_of_an_error_does_not_change_it():
+    """An exception on its way up keeps the frames it has been through."""
+    failure = raised(KeyError())
+    with pytest.raises(KeyError) as caught:
+        failure.raise_exception()
+    on_its_way = caught.value.__traceback__
+    failure.get_traceback()
+    assert caught.value.__traceback__ is on_its_way
