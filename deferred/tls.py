@@ -218,12 +218,12 @@ class TLSLayer:
             self._notify()
 
     def _encrypt(self) -> None:
-        """Encrypt up to a burst, in records as the ssl module cuts them (16 KiB)."""
+        """Encrypt up to a burst; what is left is sliced, not copied."""
         pending = self._pending
         burst = 0
         while pending and burst < _BURST:
             view = pending[0]
-            written = self._object.write(view)
+            written = self._object.write(view[: _BURST - burst])
             burst += written
             self.kept -= written
             if written == len(view):
