@@ -118,7 +118,7 @@ def get_page(
     by default the process's own (`deferred.reactor.get_reactor`).
 
     Fails with `HTTPError`, `OSError` (no such host, connection refused, lost, `ssl.SSLError`), `BrokenAnswer`,
-    `PageTooLarge`, `TimeoutError`, `BadURL`.
+    `PageTooLarge`, `TimeoutError`, `BadURL`, and `ValueError` for headers that cannot be sent.
     """
     if reactor is None:
         from deferred.reactor import get_reactor  # only here: under another reactor none is to be made
@@ -185,13 +185,15 @@ class _Fetch:
         self._redirects_left = max_redirects
 
     def start(self, text: str) -> Deferred[bytes]:
-        for name in self._headers:
-            if name.lower() in _OURS:
-                raise ValueError(f"the header {name} is get_page's own")
         return self._get(parse_url(text))
 
     def _get(self, url: URL) -> Deferred[bytes]:
-        d = self._find(url).add_callback(self._connect, url).add_callback(lambda conversation: conversation.answer)
+        request = _request(url, self._headers)
+        d = (
+            self._find(url)
+            .add_callback(self._connect, url, request)
+            .add_callback(lambda conversation: conversation.answer)
+        )
         return d.add_callback(self._judge, url)
 
     def _find(self, url: URL) -> Deferred[list[Address]]:
@@ -199,8 +201,7 @@ class _Fetch:
             return succeed([(url.host, url.port)])
         return self._reactor.getaddrinfo(url.host, url.port)
 
-    def _connect(self, addresses: list[Address], url: URL) -> Deferred[_Conversation]:
-        request = _request(url, self._headers)
+    def _connect(self, addresses: list[Address], url: URL, request: h11.Request) -> Deferred[_Conversation]:
         secure = url.scheme == "https"
         return self._reactor.create_connection(
             lambda: _Conversation(request, self._max_size),
@@ -232,14 +233,17 @@ class _Fetch:
 
 
 def _request(url: URL, headers: dict[str, str]) -> h11.Request:
-    """Raises `h11.LocalProtocolError` for a header that is none."""
+    """Raises `ValueError` for a header that is none, or that is not the caller's to give."""
+    for name in headers:
+        if name.lower() in _OURS:
+            raise ValueError(f"the header {name} is get_page's own")
     fields = {"user-agent": "deferred", "accept": "*/*", "accept-encoding": "identity"}
     fields.update((name.lower(), value) for name, value in headers.items())
-    return h11.Request(
-        method="GET",
-        target=url.target,
-        headers=[("host", url.authority), *fields.items(), ("connection", "close")],
-    )
+    sent = [("host", url.authority), *fields.items(), ("connection", "close")]
+    try:
+        return h11.Request(method="GET", target=url.target, headers=sent)
+    except h11.LocalProtocolError as error:
+        raise ValueError(f"a header that cannot be sent: {error}") from None
 
 
 class _Conversation(BaseProtocol):

@@ -86,7 +86,7 @@ class Connection(BaseProtocol):
         """Some of a request; thrown away once we are leaving."""
         if self._leaving:
             return
-        if not self._begun and not self._choked:
+        if not self._begun:
             self._begin()
         self._feed(data)
 
@@ -221,7 +221,7 @@ class Connection(BaseProtocol):
 
     def _go_on(self) -> None:
         """Take the next request, if some of it has come with the one before."""
-        if self.waiting and not self._choked:
+        if self.waiting:
             if self._http.trailing_data[0] and not self._begun:
                 self._begin()
             self._advance()

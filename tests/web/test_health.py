@@ -52,6 +52,7 @@ def test_ready_waits_for_the_commit(world: World) -> None:
     assert answers == []
     world.probes[0].callback(None)
     assert answers == [Response(200, b"ok\n")]
+    assert world.clock.pending == 0
 
 
 def test_a_store_that_cannot_commit_is_not_ready(world: World) -> None:

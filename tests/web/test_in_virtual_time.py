@@ -99,15 +99,19 @@ def test_answers_do_not_pile_up_for_a_peer_that_does_not_read(world: World) -> N
 
 def test_a_peer_that_reads_after_all_gets_all_its_answers(world: World) -> None:
     """In time, and in order."""
-    world.serve(Limits(reading=20), big=world.big)
+    world.serve(Limits(reading=20, idle=100), big=world.big)
     deaf = Deaf()
     world.reactor.create_connection(lambda: deaf, [("127.0.0.1", 8025)])
     world.reactor.advance(15)
     deaf.transport.resume_reading()
-    world.reactor.advance(25)
+    world.reactor.advance(75)
     assert world.made == [str(n) for n in range(50)]
     assert deaf.received > 50_000_000
     assert not deaf.lost
+    deaf.transport.write(b"GET /big?once-more HTTP/1.1\r\nHost: x\r\n\r\n")
+    world.reactor.advance(5)
+    assert world.made[-1] == "once-more"
+    assert deaf.received > 51_000_000
 
 
 def test_a_server_that_closes_among_an_answer_fails_the_page(world: World) -> None:
