@@ -32,7 +32,7 @@ from service.smtp.session import Session
 R = TypeVar("R")
 
 _LEAVE_TAKING: Final = 5.0
-"""Seconds for QUIT to go out; then the connection is cut."""
+"""Seconds for QUIT to go out and be answered; then the connection is cut."""
 
 
 class Owner(Protocol):
@@ -87,12 +87,13 @@ class Connection(BaseProtocol):
         self._waiter: tuple[_Moment, Deferred[Any]] | None = None
         self._error: DeliveryError | None = None
         self._broken: Failure | None = None
-        self._receipt: Receipt | None = None
+        self._receipt = Receipt(())
         self._content: Content | None = None
         self._piece = 0
         self._wanted = False
         self._reading = False
         self._full = False
+        self._leaving = False
         self._shaking_hands = False
         self._steps = Steps(clock, journal, host, session.phase)
 
@@ -116,7 +117,6 @@ class Connection(BaseProtocol):
         """
         self.messages += 1
         self._reached -= {_Moment.SENT, _Moment.ANSWERED}
-        self._receipt = None
         self._content, self._piece = content, 0
         self._steps.begin()
         self._take(self._session.send(envelope))
@@ -127,32 +127,31 @@ class Connection(BaseProtocol):
 
         Fails with `ConfirmationLost` if it never does: from the final dot on nobody knows whether it has the message.
         """
-        return self._wait_for(_Moment.ANSWERED).add_callback(lambda _: self._received())
-
-    def _received(self) -> Receipt:
-        assert self._receipt is not None
-        return self._receipt
+        return self._wait_for(_Moment.ANSWERED).add_callback(lambda _: self._receipt)
 
     def release(self, result: R) -> R:
         """Give the connection back, whatever came of the message, and hand `result` on."""
         if isinstance(result, Failure) or not self.usable:
-            self.abort("given up by us")
+            self.abort()
         else:
             self._owner.keep(self)
         return result
 
-    def quit(self) -> None:
-        """Take leave and close."""
+    def quit(self, *, wait: bool = True) -> None:
+        """Take leave and close: once the server has answered, or (`wait` False) at once."""
         self._session.quit()
-        self._flush()
-        if self._transport is not None and not self.lost:
+        goodbye = self._session.data_to_send()
+        if self._transport is None or self.lost:
+            return
+        self._transport.write(goodbye)
+        self._leaving = bool(goodbye) and wait
+        if not self._leaving:
             self._transport.close()
-            self._set_timer(_LEAVE_TAKING, self._transport.abort)
+        self._set_timer(_LEAVE_TAKING, self._transport.abort)
 
-    def abort(self, why: str) -> None:
-        """Close at once, in the middle of whatever is going on. Whoever waits is told `ConfirmationLost` or an answer
-        already given; else nothing."""
-        for event in self._session.connection_lost(why):
+    def abort(self) -> None:
+        """Close at once, in the middle of whatever is going on."""
+        for event in self._session.connection_lost("given up by us"):
             if isinstance(event, Failed) and self._error is None:
                 self._error = self._as_it_was(event.error)
         self._content = None
@@ -185,7 +184,7 @@ class Connection(BaseProtocol):
     def _given_up(self, d: Deferred[Any]) -> None:
         """The wait was cancelled: an answer for some, or doubt, must not get lost over it."""
         self._waiter = None
-        self.abort("given up by us")
+        self.abort()
         if self._error is not None and (self._error.outcomes or isinstance(self._error, ConfirmationLost)):
             d.errback(self._error)
 
@@ -213,6 +212,9 @@ class Connection(BaseProtocol):
 
     def data_received(self, data: bytes) -> None:
         """The server says something."""
+        if self._leaving and self._transport is not None:
+            self._transport.close()  # to close with octets unread would reset what we said last
+            return
         try:
             self._take(self._session.receive_data(data))
         except Exception as error:  # noqa: BLE001 (a bug of ours: it must not look like a connection that the host lost)

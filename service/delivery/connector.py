@@ -5,7 +5,7 @@ A connection is opened only by somebody who holds a slot of the pool; it is kept
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import Any, Final
 
 import msgspec
@@ -53,8 +53,16 @@ class Connector:
     """The connections of one daemon."""
 
     def __init__(
-        self, reactor: Reactor, journal: Journal, pool: Pool[Connection], contexts: Contexts, settings: Settings
+        self,
+        reactor: Reactor,
+        journal: Journal,
+        pool: Pool[Connection],
+        contexts: Contexts,
+        settings: Settings,
+        freed: Callable[[str], object],
     ) -> None:
+        """`freed(site)` is called when a connection is gone, so that there may be room for another."""
+        self._freed = freed
         self._reactor = reactor
         self._journal = journal
         self._pool = pool
@@ -117,7 +125,7 @@ class Connector:
     def connect(self, site: Site, host: Host, job: str) -> Deferred[Connection]:
         """Fire with a connection to the first of the host's addresses that answers. Fails with `HostFailure`."""
         for idle in self._pool.make_room():
-            idle.quit()
+            idle.quit(wait=False)
         began = self._reactor.time()
 
         def connected(connection: Connection) -> Connection:
@@ -181,16 +189,15 @@ class Connector:
         while (connection := self._pool.take(site.name)) is not None:
             if connection.usable:
                 return connection
-            connection.quit()
+            self._leave(connection)
         return None
 
     def keep(self, connection: Connection) -> None:
         """Keep a connection for the next message, or retire it if there shall be none."""
-        if self.closing:
+        site, now = connection.site, self._reactor.time()
+        if self.closing or not self._pool.keep(site, connection, connection.messages, now):
             connection.retired = True
-            return
-        for worn in self._pool.keep(connection.site, connection, connection.messages, self._reactor.time()):
-            worn.retired = True
+            self._pool.retire(site, connection)
         self._watch()
 
     def lost(self, connection: Connection) -> None:
@@ -198,16 +205,16 @@ class Connector:
         self._open.discard(connection)
         self._pool.gone(connection)
         self._journal.tell("disconnected", site=connection.site, host=connection.host, messages=connection.messages)
+        self._freed(connection.site)
 
     def close_idle(self) -> None:
         """Take leave on every kept connection."""
         for connection in self._pool.empty():
-            connection.quit()
+            self._leave(connection)
 
-    def abort(self, why: str) -> None:
-        """Cut every connection."""
-        for connection in list(self._open):
-            connection.abort(why)
+    def _leave(self, connection: Connection) -> None:
+        self._pool.retire(connection.site, connection)
+        connection.quit()
 
     def _watch(self) -> None:
         if self._timer is None and (expiry := self._pool.next_expiry()) is not None:
@@ -216,5 +223,5 @@ class Connector:
     def _expire(self) -> None:
         self._timer = None
         for connection in self._pool.expire(self._reactor.time()):
-            connection.quit()
+            self._leave(connection)
         self._watch()

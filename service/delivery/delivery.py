@@ -61,8 +61,8 @@ class Delivery:
         self._router, contexts = self._tables(settings)
         self._sites = self._router.sites()
         self._pool: Pool[Connection] = Pool(settings.limits, settings.timeouts.idle)
-        self._connector = Connector(reactor, journal, self._pool, contexts, settings)
         self._scheduler = Scheduler(reactor, store, journal, self._pool, draw, settings.retry, self._deliver)
+        self._connector = Connector(reactor, journal, self._pool, contexts, settings, self._scheduler.freed)
         self._at_work: dict[int, Attempt] = {}
         self._decided: set[int] = set()
         self._drained: Deferred[None] | None = None
@@ -81,8 +81,8 @@ class Delivery:
     def start(self) -> None:
         """Begin: messages that the routes now send elsewhere go there, then everything due is tried."""
         d: Deferred[Any] = self._store.reroute(self._router.site_of, self._router.fingerprint())
-        d.add_callback(lambda _: self._scheduler.wake())
         d.add_errback(self._report, "reroute")
+        d.add_callback(lambda _: self._scheduler.wake())
 
     def wake(self, site: str | None = None, *, end_rest: bool = False) -> None:
         """New work was accepted for a site, or (None) the queue was changed; `end_rest` lets resting sites be tried."""

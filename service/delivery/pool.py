@@ -3,9 +3,10 @@
 Decide, then act: nothing here does I/O or reads a clock. Each call changes the state and returns what is to be closed;
 the caller closes it. A slot is a licence for one conversation:
 
-    enter -> (take)? -> (keep | gone) -> leave
+    enter -> (take)? -> (keep | retire)? -> leave
 
-so that `busy` counts conversations, and a connection is either busy in a slot or kept idle, never both.
+A connection is busy in a slot, kept, or closing: that takes as long as the server takes to say goodbye, and until it is
+`gone` it counts, as no limit is to be exceeded on the server's side either.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ C = TypeVar("C")
 @dataclass
 class _Site(Generic[C]):
     busy: int = 0
+    closing: int = 0
     idle: list[C] = field(default_factory=list)
 
 
@@ -31,6 +33,7 @@ class Pool(Generic[C]):
     def __init__(self, limits: Limits, idle: float) -> None:
         self._sites: dict[str, _Site[C]] = {}
         self._kept: OrderedDict[C, tuple[str, float]] = OrderedDict()  # oldest first: site, when to close
+        self._closing: dict[C, str] = {}
         self._busy = 0
         self.configure(limits, idle)
 
@@ -59,19 +62,22 @@ class Pool(Generic[C]):
     @property
     def free(self) -> int:
         """How many conversations more there may be, in all."""
-        return max(0, self._limits.connections - self._busy)
+        return max(0, self._limits.connections - self._busy - len(self._closing))
 
     def full_at(self, site: str) -> bool:
         """Whether this site has all the conversations that any site may have."""
-        return self.busy_at(site) >= self._limits.connections_per_site
+        return self._used(site) >= self._limits.connections_per_site
 
     def room(self, site: str) -> int:
         """How many conversations more this site may begin now."""
-        busy = self.busy_at(site)
-        free = self._limits.connections - self._busy
-        own = min(self._limits.connections_per_site - busy, free - self._reserve)
-        first = 1 if busy == 0 and free > 0 else 0
+        used, free = self._used(site), self.free
+        own = min(self._limits.connections_per_site - used, free - self._reserve)
+        first = 1 if used == 0 and free > 0 else 0
         return max(own, first, 0)
+
+    def _used(self, site: str) -> int:
+        found = self._sites.get(site)
+        return found.busy + found.closing if found else 0
 
     def enter(self, site: str) -> None:
         """Take a slot."""
@@ -97,22 +103,32 @@ class Pool(Generic[C]):
     def make_room(self) -> list[C]:
         """Before one more is opened: the kept connections, idle longest, that must make way for it."""
         closing = []
-        while self._kept and self._busy + len(self._kept) > self._limits.connections:
+        while self._kept and self._busy + len(self._kept) + len(self._closing) > self._limits.connections:
             closing.append(self._drop(next(iter(self._kept))))
         return closing
 
-    def keep(self, site: str, connection: C, messages: int, now: float) -> list[C]:
-        """Keep a connection that has carried `messages`, until `now` plus the idle time; or close it, if worn out."""
+    def keep(self, site: str, connection: C, messages: int, now: float) -> bool:
+        """Keep a connection that has carried `messages`, until `now` plus the idle time; False if it is worn out."""
         if messages >= self._limits.messages_per_connection or self._idle <= 0:
-            return [connection]
+            return False
         self._sites.setdefault(site, _Site()).idle.append(connection)
         self._kept[connection] = (site, now + self._idle)
-        return []
+        return True
+
+    def retire(self, site: str, connection: C) -> None:
+        """A connection is about to be closed, and counts until it is gone."""
+        self._sites.setdefault(site, _Site()).closing += 1
+        self._closing[connection] = site
 
     def gone(self, connection: C) -> None:
-        """A connection was lost; harmless if it was not kept."""
+        """A connection was lost; harmless if it was neither kept nor closing."""
         if connection in self._kept:
             self._drop(connection)
+        site = self._closing.pop(connection, None)
+        if site is not None:
+            found = self._sites[site]
+            found.closing -= 1
+            self._forget_if_empty(site, found)
 
     def expire(self, now: float) -> list[C]:
         """The kept connections whose idle time is over."""
@@ -137,5 +153,5 @@ class Pool(Generic[C]):
         return connection
 
     def _forget_if_empty(self, site: str, found: _Site[C]) -> None:
-        if found.busy == 0 and not found.idle:
+        if found.busy == found.closing == 0 and not found.idle:
             del self._sites[site]

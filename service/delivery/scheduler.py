@@ -79,6 +79,10 @@ class Scheduler:
     def leave(self, site: str) -> None:
         """A conversation has ended: there is room for another."""
         self._pool.leave(site)
+        self.freed(site)
+
+    def freed(self, site: str) -> None:
+        """There may be room for another conversation with this site, and with others too."""
         state = self._site(site)
         if state.more:
             self._mark(state)

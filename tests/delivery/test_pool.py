@@ -49,8 +49,8 @@ def test_a_limit_of_one_still_delivers() -> None:
 def test_a_kept_connection_is_taken_by_its_site_alone() -> None:
     """The one last used first: the others may then grow old."""
     kept = pool()
-    assert kept.keep("a", "first", 1, 0.0) == []
-    assert kept.keep("a", "second", 1, 1.0) == []
+    assert kept.keep("a", "first", 1, 0.0)
+    assert kept.keep("a", "second", 1, 1.0)
     assert kept.take("b") is None
     assert kept.take("a") == "second"
     assert kept.take("a") == "first"
@@ -60,13 +60,14 @@ def test_a_kept_connection_is_taken_by_its_site_alone() -> None:
 def test_a_worn_connection_is_closed_not_kept() -> None:
     """After `messages_per_connection`."""
     kept = pool(messages=2)
-    assert kept.keep("a", "young", 1, 0.0) == []
-    assert kept.keep("a", "worn", 2, 0.0) == ["worn"]
+    assert kept.keep("a", "young", 1, 0.0)
+    assert not kept.keep("a", "worn", 2, 0.0)
+    assert kept.idle == 1
 
 
 def test_nothing_is_kept_when_the_idle_time_is_zero() -> None:
     """`idle: 0` turns keeping off."""
-    assert pool(idle=0.0).keep("a", "one", 1, 0.0) == ["one"]
+    assert not pool(idle=0.0).keep("a", "one", 1, 0.0)
 
 
 def test_a_kept_connection_expires() -> None:
@@ -101,6 +102,17 @@ def test_a_lost_connection_is_forgotten() -> None:
     kept.gone("one")
     kept.gone("another")
     assert (kept.take("a"), kept.idle) == (None, 0)
+
+
+def test_a_connection_that_is_closing_counts_until_it_is_gone() -> None:
+    """The server still has it."""
+    slots = pool(total=2, site=1)
+    slots.enter("a")
+    slots.retire("a", "worn")
+    slots.leave("a")
+    assert (slots.full_at("a"), slots.room("a"), slots.free) == (True, 0, 1)
+    slots.gone("worn")
+    assert (slots.full_at("a"), slots.room("a"), slots.free) == (False, 1, 2)
 
 
 def test_emptying_closes_all_that_is_kept() -> None:
