@@ -83,7 +83,7 @@ class DaemonProcess:
         self.events.append(event)
         return event
 
-    def wait_for(self, name: str, **facts: object) -> dict[str, Any]:
+    def wait_for(self, name: str, /, **facts: object) -> dict[str, Any]:
         """The first event of that name with these facts, from the start of the log on."""
 
         def fits(event: dict[str, Any]) -> bool:

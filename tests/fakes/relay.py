@@ -6,6 +6,7 @@ import asyncio
 import socket
 import ssl
 import threading
+import weakref
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any
@@ -48,6 +49,7 @@ class Relay:
 
     def __post_init__(self) -> None:
         self._busy: set[Any] = set()
+        self._servers: weakref.WeakSet[SMTP] = weakref.WeakSet()
         self._came = threading.Condition()
         self._loop = asyncio.new_event_loop()
         self._socket = socket.create_server(("127.0.0.1", 0), backlog=1024)
@@ -63,15 +65,15 @@ class Relay:
                 "auth_required": True,
                 "auth_require_tls": not self.implicit and self.tls is not None,
             }
-        return PatientSMTP(self, **options)
+        server = PatientSMTP(self, loop=self._loop, **options)
+        self._servers.add(server)
+        return server
 
     def _check(self, _server: SMTP, _session: Session, _envelope: Envelope, _mechanism: str, data: Any) -> AuthResult:
         assert self.password
         assert isinstance(data, LoginPassword)
         user, password = self.password
-        return AuthResult(
-            success=(data.login, data.password) == (user.encode(), password.encode()), handled=False
-        )
+        return AuthResult(success=(data.login, data.password) == (user.encode(), password.encode()), handled=False)
 
     async def handle_EHLO(
         self, _server: SMTP, session: Session, _envelope: Envelope, hostname: str, responses: list[str]
@@ -109,7 +111,7 @@ class Relay:
         await asyncio.sleep(self.delay)
         content = envelope.original_content or b""
         arrival = Arrival(
-            envelope.mail_from or "",
+            (envelope.mail_from or "").removeprefix("<>"),  # as aiosmtpd names the null sender
             list(envelope.rcpt_tos),
             content,
             session.peer,
@@ -136,9 +138,13 @@ class Relay:
         )
         self._loop.run_forever()
         self._server.close()
-        for task in asyncio.all_tasks(self._loop):
+        for server in self._servers:
+            if server.transport is not None:
+                server.transport.abort()
+        tasks = asyncio.all_tasks(self._loop)
+        for task in tasks:
             task.cancel()
-        self._loop.run_until_complete(asyncio.sleep(0))
+        self._loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
         self._loop.run_until_complete(self._loop.shutdown_asyncgens())
         self._loop.close()
 
