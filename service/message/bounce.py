@@ -185,13 +185,21 @@ def _returned_part(facts: Undelivered) -> bytes:
 
 def _returned(facts: Undelivered) -> tuple[bytes, bytes]:
     """The media type and the octets of what goes back: the message where it is small, else its header."""
-    header = header_of(facts.content)
-    international = not header.isascii()
     if len(facts.content) == facts.size <= _SMALL:
-        return (b"message/global" if international else b"message/rfc822"), facts.content
-    if len(header) > _LONGEST_HEADER:
+        return (b"message/global" if _is_international(facts.content) else b"message/rfc822"), facts.content
+    header = header_of(facts.content)
+    if len(header) > _LONGEST_HEADER or not header.endswith(b"\r\n"):
         header = header[: header.rfind(b"\r\n", 0, _LONGEST_HEADER) + 2]
-    return (b"message/global-headers" if international else b"text/rfc822-headers"), header
+    return (b"message/global-headers" if _is_international(header) else b"text/rfc822-headers"), header
+
+
+def _is_international(content: bytes) -> bool:
+    """Whether the header is written by RFC 6532; other 8-bit octets in it are merely old."""
+    header = header_of(content)
+    try:
+        return not header.isascii() and bool(header.decode())
+    except UnicodeDecodeError:
+        return False
 
 
 def _host_name(host: str) -> str:

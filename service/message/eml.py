@@ -206,14 +206,15 @@ def _completed(content: bytes, header: _Header, circumstances: Circumstances) ->
     blind = [field for field in header.fields if field.name == "bcc"]
     if not added and not blind and not header.start:
         return content
-    kept: list[bytes] = [added]
+    view = memoryview(content)  # so that a large message is copied once and not twice
+    kept: list[bytes | memoryview] = [added]
     position = header.start
     for field in blind:
-        kept.append(content[position : field.start])
+        kept.append(view[position : field.start])
         position = field.end
     if position == header.end and not any(kept[1:]) and not content.startswith(b"\r\n", position):
         kept.append(b"\r\n")  # no field of its own is left: what follows is text, and must not join the header
-    kept.append(content[position:])
+    kept.append(view[position:])
     return b"".join(kept)
 
 

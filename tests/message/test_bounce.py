@@ -133,6 +133,21 @@ def test_a_header_of_a_megabyte_does_not_go_back_whole():
     assert 60_000 < len(job.content) < 70_000
 
 
+def test_a_header_that_is_cut_off_where_the_piece_at_hand_ends_makes_no_broken_report():
+    """Only whole lines go back, so that the boundary stands on a line of its own."""
+    content = b"Subject: x\r\nX-A: " + b"y" * 100
+    part = list(sent(bounce(facts(content=content, size=10**6))).iter_parts())[2]
+    assert part.get_content().splitlines() == ["Subject: x"]
+
+
+def test_old_8_bit_octets_in_a_header_do_not_make_it_utf_8():
+    """RFC 6532 is for UTF-8 only."""
+    content = b"Subject: Gr\xfc\xdfe\r\n\r\nhi\r\n"
+    for size, kind in ((len(content), "message/rfc822"), (10**6, "text/rfc822-headers")):
+        part = list(sent(bounce(facts(content=content, size=size))).iter_parts())[2]
+        assert (part.get_content_type(), part["content-transfer-encoding"]) == (kind, "8bit")
+
+
 def test_addresses_that_are_not_ascii_are_reported_by_rfc_6533():
     """message/global-delivery-status with the utf-8 address type; ASCII ones beside them stay rfc822."""
     odd = Outcome("用户@例子.example", State.FAILED, 550, "5.6.7", "no SMTPUTF8", "mx:25", Phase.MAIL)

@@ -211,7 +211,7 @@ def test_whatever_is_composed_is_whole_and_comes_back(subject, text, name, displ
     quoted = '"' + display.replace("\\", "\\\\").replace('"', '\\"') + '"'
     keys = LETTER | {"from": f"{quoted} <a@a.example>", "subject": subject, "text": text}
     keys |= {"attachments": [{"path": "x", "name": name}]}
-    outcome = attempt("a.json", json.dumps(keys), files={"x": b"x", name: b""})
+    outcome = attempt("a.json", json.dumps(keys), files={name: b"", "x": b"x"})
     if not isinstance(outcome, Job):
         assert str(outcome).isprintable()
         return
@@ -222,7 +222,7 @@ def test_whatever_is_composed_is_whole_and_comes_back(subject, text, name, displ
     assert sorted(message.keys()) == sorted(
         ["Date", "Message-ID", "From", "To", "Subject", "Content-Type", "MIME-Version"]
     )
-    assert message["subject"] == subject.strip(" ") or "=?" in subject
+    assert message["subject"].strip(" ") == subject.strip(" ")
     assert message["from"].addresses[0].addr_spec == "a@a.example"
     body, attached = message.iter_parts()
     expected = text.replace("\r\n", "\n").replace("\r", " ")
