@@ -40,8 +40,8 @@ def engine(*arguments: str) -> str:
 
 
 @pytest.fixture(scope="session")
-def image() -> str:
-    """The image, built from this tree."""
+def image() -> Iterator[str]:
+    """The image, built from this tree, and removed at the end."""
     if not ENGINE or subprocess.run([ENGINE, "info"], capture_output=True, check=False).returncode:
         pytest.skip("needs a running container engine: docker or podman")
     name = f"deferd-test-{os.getpid()}"
@@ -53,7 +53,8 @@ def image() -> str:
     if built.returncode and "DEFERD_CONTAINER_BUILD" not in os.environ and "pulling" in built.stderr.lower():
         pytest.skip("needs to pull the base image")
     assert built.returncode == 0, built.stdout[-3000:] + built.stderr[-3000:]
-    return tag
+    yield tag
+    engine("rmi", "--force", tag)
 
 
 def free_port() -> int:
@@ -166,7 +167,7 @@ def test_the_image_is_small_and_has_nothing_to_build_with(image: str) -> None:
     assert added < 100_000_000
     assert facts["Config"]["User"] == "deferd"
     assert facts["Config"]["StopSignal"] in ("SIGTERM", "15")
-    assert "health" in str(facts.get("HealthCheck") or facts["Config"].get("Healthcheck"))
+    assert "health" in str(facts.get("Healthcheck") or facts["Config"].get("Healthcheck"))
     packages = "/opt/deferd/bin /opt/deferd/lib/python3.13/site-packages"
     look = f"command -v gcc cc make; ls {packages} | grep -E '^(pip|setuptools|wheel)'; id -u"
     container = Container(image, ["--read-only", "--entrypoint=sh"], ["-c", look])
