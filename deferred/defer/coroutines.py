@@ -37,19 +37,34 @@ class CoroutineDeferred(Deferred[T]):
         self._waiting_for: Deferred[Any] | None = None
         self._cancelled = False  # while it ran: its next wait is given up at once
         self._step(None)
+        if self._is_idle():
+            self._run()
         del self  # for the reason that _step has
 
     def cancel(self) -> None:
         """Cancel what the function waits for; when it has returned, as any Deferred does."""
-        if self.called:
+        if self.called or self._waiting_for is not None:
             super().cancel()
-        elif self._waiting_for is not None:
-            self._waiting_for.cancel()
         else:
             self._cancelled = True
 
+    def _waited(self) -> Deferred[Any] | None:
+        return super()._waited() if self.called else self._waiting_for
+
+    def _go_on(self, waited: Deferred[Any], ready: list[Deferred[Any]]) -> None:
+        if self.called:
+            super()._go_on(waited, ready)
+            return
+        self._step(waited._receive())
+        if self._is_idle():
+            ready.append(self)
+        del self, ready  # for the reason that _step has
+
     def _step(self, result: Any) -> None:
-        """Run the function, which waits for `result`, until it waits for something that is not there yet."""
+        """Run the function, which waits for `result`, until it waits for what is not there yet, or has a result.
+
+        Our callbacks are left to the caller: coroutines that wait for one another are no calls in calls, either.
+        """
         function = self._function
         self._waiting_for = None
         while True:
@@ -74,22 +89,15 @@ class CoroutineDeferred(Deferred[T]):
                 waited.cancel()
             if not waited._is_idle():
                 self._waiting_for = waited
-                waited.add_both(self._resume)
+                waited._add_waiting(self)
                 self = function = result = waited = None  # type: ignore[assignment]  # see below
                 return
             result = waited._receive()
-        # outside of the handlers, or what it raised would be the context of what is raised in consequence
-        self.callback(result)
+        if self._may_fire():
+            self.called = True
+            self.result = self._follow(result, function) if isinstance(result, Deferred) else result
         # a traceback may keep this frame for longer than anybody keeps the Deferred
         self = function = result = waited = None  # type: ignore[assignment]
-
-    def _resume(self, result: Any) -> Any:
-        """Go on with what was waited for; a result stays, an error is taken."""
-        self._step(result)
-        if type(result) is Failure:
-            result = None
-        del self
-        return result
 
 
 def ensure_deferred(waiting: Waiting[T] | Deferred[T]) -> Deferred[T]:

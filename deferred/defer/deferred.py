@@ -227,8 +227,8 @@ class Deferred(Detour, Generic[T]):
         is cancelled. Otherwise nothing happens.
         """
         last: Deferred[Any] = self
-        while last.called and isinstance(last.result, Deferred):
-            last = last.result
+        while (waited := last._waited()) is not None:
+            last = waited
         if last is not self:
             last.cancel()
         elif not self.called:
@@ -266,6 +266,10 @@ class Deferred(Detour, Generic[T]):
             self._record.note_fired()
         return True
 
+    def _waited(self) -> Deferred[Any] | None:
+        """What we wait for, if it is another Deferred."""
+        return self.result if self.called and isinstance(self.result, Deferred) else None
+
     def _is_idle(self) -> bool:
         """Whether there is a result, and nothing on the way that would change it."""
         return self.called and not self.paused and not self._running
@@ -282,10 +286,7 @@ class Deferred(Detour, Generic[T]):
         return self._take() if type(self.result) is Failure else self.result
 
     def _run(self, ready: list[Deferred[Any]] | None = None) -> None:
-        """Call what can be called now: our callbacks, then those of who waits for us.
-
-        Who waits is put into `ready`, for the first in line to run: calls in calls would overflow the stack.
-        """
+        """Call what can be called. Who waits for us is put into `ready`: calls in calls would overflow the stack."""
         if self._running or self.paused:
             return
         self._running = True
@@ -322,9 +323,10 @@ class Deferred(Detour, Generic[T]):
             del self._callbacks[: len(self._callbacks) - length_hint(steps)]
             self._running = False
             if call is _HAND_OVER:
-                if ready is None:
-                    ready = mine = []
-                self._hand_over(args[0], ready)
+                ready = (mine := []) if ready is None else ready
+                if self._callbacks:
+                    ready.append(self)  # when those who waited are done
+                args[0]._go_on(self, ready)
         if failed or self._record is not None:
             self._note_failure()
         # a traceback may keep this frame for longer than anybody keeps the Deferred and what it called
@@ -332,13 +334,11 @@ class Deferred(Detour, Generic[T]):
         while mine:
             mine.pop()._run(mine)
 
-    def _hand_over(self, waiting: Deferred[Any], ready: list[Deferred[Any]]) -> None:
-        """Give our result to `waiting`; its turn is next, and then ours again, with None, if there is more to do."""
-        waiting.result, self.result = self.result, None
-        waiting.paused -= 1
-        if self._callbacks:
-            ready.append(self)
-        ready.append(waiting)
+    def _go_on(self, waited: Deferred[Any], ready: list[Deferred[Any]]) -> None:
+        """Take the result of `waited`, which we waited for; it is our turn next."""
+        self.result = waited._take()
+        self.paused -= 1
+        ready.append(self)
 
     def _note_failure(self) -> None:
         """Keep a record while our result is a Failure, to tell of it if nobody takes it."""
@@ -357,8 +357,12 @@ class Deferred(Detour, Generic[T]):
         if other._is_idle():
             return other._take()
         self.paused += 1
-        other._callbacks.append((_HAND_OVER, _HAND_OVER, (self,), _NO_KWARGS))
+        other._add_waiting(self)
         return other
+
+    def _add_waiting(self, other: Deferred[Any]) -> None:
+        """Let `other` go on when we have a result."""
+        self._callbacks.append((_HAND_OVER, _HAND_OVER, (other,), _NO_KWARGS))
 
     def __repr__(self) -> str:
         if not self.called:

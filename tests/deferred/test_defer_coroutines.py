@@ -165,6 +165,52 @@ def test_a_hundred_thousand_awaits_of_what_is_there_do_not_recurse():
     assert count_too().result == MANY
 
 
+@both_kinds
+@pytest.mark.parametrize("end", ["result", "cancel"])
+def test_many_that_wait_for_one_another_do_not_recurse(wait, end):
+    """Each waits for the one before: the result of the first runs through, and so does a cancel of the last."""
+    first: Deferred[str] = Deferred()
+    last = first
+    for _ in range(MANY // 10):
+        last = wait(last)
+    outcome: list[Any] = []
+    last.add_both(outcome.append)
+    if end == "result":
+        first.callback("x")
+        assert outcome == ["x"]
+    else:
+        last.cancel()
+        assert outcome[0].check(CancelledError)
+
+
+def test_a_deferred_that_it_returns_is_waited_for():
+    """As one that a callback returns."""
+    inner: Deferred[str] = Deferred()
+
+    async def run(returned: Deferred[str]) -> Deferred[str]:
+        return returned
+
+    outer = ensure_deferred(run(inner))
+    assert outer.result is inner
+    inner.callback("x")
+    assert (outer.result, ensure_deferred(run(succeed("y"))).result) == ("x", "y")
+
+
+def test_what_was_added_behind_a_coroutine_runs_after_it():
+    """A coroutine takes its place among the callbacks of what it awaits."""
+    seen: list[str] = []
+    event: Deferred[str] = Deferred()
+
+    async def run() -> None:
+        seen.append(await event)
+
+    event.add_callback(lambda text: text + "1")
+    ensure_deferred(run()).add_callback(lambda _: seen.append("done"))
+    event.add_callback(lambda text: seen.append(text + "2"))
+    event.callback("x")
+    assert seen == ["x1", "done", "x12"]
+
+
 def test_yielding_what_is_no_deferred_gives_it_back():
     """And a coroutine or generator is run."""
 
