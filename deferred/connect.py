@@ -1,4 +1,6 @@
-"""Happy Eyeballs: connect to the first of several addresses that answers (RFC 8305).
+"""From addresses to a protocol that has its stream.
+
+Happy Eyeballs: connect to the first of several addresses that answers (RFC 8305).
 
 Addresses are tried in their order, the families taking turns, so that a broken IPv6 costs one step and not all of its
 addresses. The next one is tried when the last has failed, or has not answered for 250 ms; the others go on meanwhile.
@@ -8,15 +10,19 @@ The first to answer wins; those still under way are given up, and one that answe
 from __future__ import annotations
 
 import errno
+import ssl
 from collections.abc import Callable, Sequence
 from itertools import chain, zip_longest
 from typing import Any, Generic, TypeVar
 
-from deferred.defer import Deferred, fail
+from deferred.defer import Deferred, execute, fail
 from deferred.failure import Failure
 from deferred.interfaces import Address, TimerHandle, TimeSource
+from deferred.protocol import StreamProtocol
+from deferred.stream import Stream
 
 S = TypeVar("S")
+P = TypeVar("P", bound=StreamProtocol)
 
 STAGGER = 0.25
 """Seconds before the next address is tried beside the last (RFC 8305, 8: Connection Attempt Delay)."""
@@ -117,3 +123,31 @@ class _Race(Generic[S]):
         dialing, self._dialing = self._dialing, []
         for deferred in dialing:
             deferred.cancel()  # harmless for the winner, which has fired
+
+
+def establish(
+    stream: Stream,
+    protocol_factory: Callable[[], P],
+    *,
+    tls: ssl.SSLContext | None = None,
+    server_side: bool = False,
+    server_hostname: str | None = None,
+    timeout: float | None = None,
+) -> Deferred[P]:
+    """Shake hands if there is `tls`, then give the stream to a new protocol, and fire with that."""
+
+    def begin(_: None = None) -> P:
+        try:
+            protocol = protocol_factory()
+        except Exception:
+            stream.abort()
+            raise
+        error = stream.begin(protocol)
+        if error is not None:
+            raise error
+        return protocol
+
+    if tls is None:
+        return execute(begin)
+    shaken = stream.start_tls(tls, server_side=server_side, server_hostname=server_hostname, timeout=timeout)
+    return shaken.add_callback(begin)

@@ -33,6 +33,8 @@ from deferred.timers import Schedule, Timer
 T = TypeVar("T")
 P = TypeVar("P", bound=StreamProtocol)
 
+_LONGEST_WAIT = 3600.0  # seconds; the system takes no longer ones than its integers hold
+
 
 def print_error(error: Exception) -> None:
     """The `on_error` of a reactor that was given none: the traceback on standard error."""
@@ -164,6 +166,8 @@ class Reactor:
     def _turn(self) -> None:
         schedule = self._schedule
         wait = schedule.wait(time.monotonic())
+        if wait is not None and wait > _LONGEST_WAIT:
+            wait = _LONGEST_WAIT
         soon = schedule.take_soon()
         for watch, mask in self._files.poll(wait):
             if mask & FOR_READER and (call := watch.reader) is not None:
@@ -304,7 +308,10 @@ class Reactor:
 
 
 def _resolve(host: str, port: int) -> list[Address]:
-    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except UnicodeError as error:  # a label that is empty, or too long
+        raise socket.gaierror(socket.EAI_NONAME, f"not a name: {host!r}") from error
     return list(dict.fromkeys((str(address[0]), int(address[1])) for *_, address in found))
 
 

@@ -1,8 +1,8 @@
 """A stream transport: everything about it but how octets travel.
 
-`Stream` keeps the grammar of `deferred.protocol`, buffers what the wire does not take at once, pauses and resumes both
-ways, closes, half-closes and aborts, and carries TLS. What moves octets is a subclass: a socket (`deferred.tcp`), or
-memory (`deferred.testing`), so that both behave alike, and the tests in memory say something about the wire.
+`Stream` keeps the grammar of `deferred.protocol`, pauses and resumes both ways, closes, half-closes and aborts, and
+carries TLS. What moves octets is a subclass: a socket (`deferred.tcp`), or memory (`deferred.testing`), so that both
+behave alike, and the tests in memory say something about the wire.
 
 Writing is tried at once, and the wire is watched only after a short write. Of the calls into the protocol, only
 `pause_writing` may come from inside a call that the protocol makes; `connection_lost` comes in a later turn.
@@ -11,45 +11,27 @@ Writing is tried at once, and the wire is watched only after a short write. Of t
 from __future__ import annotations
 
 import ssl
-from abc import ABC, abstractmethod
-from collections import deque
-from collections.abc import Callable, Sequence
-from itertools import islice
-from typing import Any, Protocol, TypeVar
+from collections.abc import Sequence
+from typing import Any
 
-from deferred.defer import Deferred, execute, fail
-from deferred.interfaces import TimeSource
+from deferred.defer import Deferred, fail
 from deferred.protocol import BufferedOctetsError, StreamProtocol
 from deferred.tls import TLSLayer
-
-P = TypeVar("P", bound=StreamProtocol)
-Octets = bytes | bytearray | memoryview
+from deferred.wire import PIECES, BufferedWire, Host, Octets
 
 _HIGH_WATER = 64 * 1024
-_PIECES = 64  # of one gathered write
 _RECORD = 16 * 1024  # octets that fit one TLS record
 _LAST_WORDS = 64  # reads after a failed write, see _write_failed
 
 
-class Host(TimeSource, Protocol):
-    """What a stream needs of its reactor."""
-
-    on_error: Callable[[Exception], object]
-
-
-class Stream(ABC):
+class Stream(BufferedWire):
     """A `deferred.protocol.Transport` without a wire."""
 
     __slots__ = (
-        "_broken",
-        "_buffer",
         "_closing",
         "_eof_in",
         "_eof_out",
         "_high",
-        "_host",
-        "_kept",
-        "_lost",
         "_low",
         "_protocol",
         "_protocol_paused",
@@ -58,54 +40,18 @@ class Stream(ABC):
     )
 
     def __init__(self, host: Host) -> None:
-        self._host = host
+        super().__init__(host)
         self._protocol: StreamProtocol | None = None  # until connection_made
-        self._buffer: deque[Octets] | None = None  # made by the first short write: many streams never have one
-        self._kept = 0  # octets in it
         self._high = _HIGH_WATER
         self._low = _HIGH_WATER // 4
         self._closing = False  # closed, aborted or lost
-        self._lost = False
-        self._broken = False  # the wire refused octets; see _write_failed
         self._eof_in = False  # the wire will bring nothing more
         self._eof_out = False  # our end of stream is asked for; sent once all is written
         self._reading_paused = False
         self._protocol_paused = False  # pause_writing was called
         self._tls: TLSLayer | None = None
 
-    # -- the wire, for subclasses
-
-    @abstractmethod
-    def _send(self, data: Octets) -> int:
-        """Give octets to the wire, tell how many it took (0: none at present). Raises `OSError`."""
-
-    @abstractmethod
-    def _send_many(self, pieces: Sequence[Octets]) -> int:
-        """The same for several pieces."""
-
-    @abstractmethod
-    def _receive(self) -> bytes | None:
-        """What the wire has brought; `b""` is its end, None that there is nothing yet. Raises `OSError`."""
-
-    @abstractmethod
-    def _has_received(self) -> bool:
-        """Whether octets have arrived that were not received yet."""
-
-    @abstractmethod
-    def _watch(self, reading: bool | None = None, writing: bool | None = None) -> None:
-        """Call `_readable` or `_writable` when the wire is; None leaves it as it is."""
-
-    @abstractmethod
-    def _finish(self) -> None:
-        """Send the end of our stream."""
-
-    @abstractmethod
-    def _release(self, reset: bool) -> None:
-        """Let go of the wire; with `reset` so that the peer sees a reset, not an end."""
-
-    @abstractmethod
-    def _wire_info(self, name: str) -> Any:
-        """peername, sockname, socket; None for what it does not know."""
+    # -- the wire calls
 
     def _readable(self) -> None:
         """The wire has something. Read once: other streams have their turn too."""
@@ -131,22 +77,9 @@ class Stream(ABC):
 
     def _writable(self) -> None:
         """The wire takes octets again."""
-        buffer = self._buffer
-        if buffer:
-            try:
-                sent = self._send_many(list(islice(buffer, _PIECES))) if len(buffer) > 1 else self._send(buffer[0])
-            except OSError as error:
-                self._write_failed(error)
-                return
-            self._kept -= sent
-            while sent:
-                size = len(buffer[0])
-                if size > sent:
-                    buffer[0] = memoryview(buffer[0])[sent:]
-                    break
-                buffer.popleft()
-                sent -= size
-        if not buffer and self._tls is not None:
+        if not self._flush():
+            return
+        if not self._buffer and self._tls is not None:
             self._tls.pump()  # which may fill the buffer again
         if not self._buffer and not self._lost:
             self._watch(writing=False)
@@ -201,7 +134,7 @@ class Stream(ABC):
         sent = 0
         if not self._buffer:
             try:
-                sent = self._send_many(pieces[:_PIECES])
+                sent = self._send_many(pieces[:PIECES])
             except OSError as error:
                 self._write_failed(error)
                 return
@@ -214,32 +147,6 @@ class Stream(ABC):
                 sent = 0
         self._tell_full()
 
-    def transmit(self, data: Octets) -> None:
-        """Put octets on the wire, under any TLS; for the stream and its TLS layer."""
-        if self._lost or self._broken:
-            return
-        if not self._buffer:
-            try:
-                sent = self._send(data)
-            except OSError as error:
-                self._write_failed(error)
-                return
-            if sent == len(data):
-                return
-            if sent:
-                data = memoryview(data)[sent:]
-        self._keep(data)
-
-    def _keep(self, data: Octets) -> None:
-        if not self._buffer:
-            if self._buffer is None:
-                self._buffer = deque()
-            self._watch(writing=True)
-        if type(data) is bytearray or (type(data) is memoryview and not data.readonly):
-            data = bytes(data)  # its owner may change it
-        self._buffer.append(data)
-        self._kept += len(data)
-
     def _write_failed(self, error: OSError) -> None:
         """The wire takes nothing any more; what the peer said before it hung up is still worth reading.
 
@@ -247,14 +154,12 @@ class Stream(ABC):
         """
         # our close_notify alone, refused, is no loss: the peer hung up before it came
         harmless = self._tls is not None and self._tls.notified and not self._buffer
-        if self._buffer:
-            self._buffer.clear()
-        self._kept = 0
+        self._discard()
         self._watch(writing=False)
         if self._closing:
             self.lose(None if harmless else error)
-        elif not self._broken:
-            self._broken = True
+        elif self._broken is None:
+            self._broken = error
             self._host.call_soon(self._last_words, error)
 
     def _last_words(self, error: OSError) -> None:
@@ -325,11 +230,6 @@ class Stream(ABC):
             self._protocol_paused = False
             self._call_protocol("resume_writing")
 
-    @property
-    def backlog(self) -> bool:
-        """Whether the wire has not taken all that was transmitted."""
-        return bool(self._buffer)
-
     # -- reading
 
     def pause_reading(self) -> None:
@@ -394,7 +294,10 @@ class Stream(ABC):
         return self._closing
 
     def close(self) -> None:
-        """Close once all is written (under TLS: after our close_notify). `connection_lost(None)` follows."""
+        """Close once all is written (under TLS: after our close_notify).
+
+        `connection_lost(None)` follows if all went out.
+        """
         if self._closing:
             return
         self._closing = True
@@ -404,7 +307,7 @@ class Stream(ABC):
         else:
             self._watch(reading=False)
             if not self._buffer:
-                self.lose(None)
+                self.lose(self._broken)  # not all that was written went out
 
     def abort(self) -> None:
         """Close at once, with a reset: what is not written is lost, and the peer knows that it is not all."""
@@ -415,9 +318,7 @@ class Stream(ABC):
         if self._lost:
             return
         self._lost = self._closing = True
-        if self._buffer:
-            self._buffer.clear()
-        self._kept = 0
+        self._discard()
         self._watch(reading=False, writing=False)
         self._release(reset)
         if self._tls is not None:
@@ -470,31 +371,3 @@ class Stream(ABC):
         if info is None:
             info = self._wire_info(name)
         return default if info is None else info
-
-
-def establish(
-    stream: Stream,
-    protocol_factory: Callable[[], P],
-    *,
-    tls: ssl.SSLContext | None = None,
-    server_side: bool = False,
-    server_hostname: str | None = None,
-    timeout: float | None = None,
-) -> Deferred[P]:
-    """Shake hands if there is `tls`, then give the stream to a new protocol, and fire with that."""
-
-    def begin(_: None = None) -> P:
-        try:
-            protocol = protocol_factory()
-        except Exception:
-            stream.abort()
-            raise
-        error = stream.begin(protocol)
-        if error is not None:
-            raise error
-        return protocol
-
-    if tls is None:
-        return execute(begin)
-    shaken = stream.start_tls(tls, server_side=server_side, server_hostname=server_hostname, timeout=timeout)
-    return shaken.add_callback(begin)

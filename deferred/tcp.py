@@ -16,7 +16,8 @@ from deferred.defer import Deferred, fail, succeed
 from deferred.failure import Failure
 from deferred.interfaces import Address, Reactor, TimerHandle
 from deferred.protocol import StreamProtocol
-from deferred.stream import Octets, Stream, establish
+from deferred.stream import Stream
+from deferred.wire import Octets
 
 P = TypeVar("P", bound=StreamProtocol)
 
@@ -199,7 +200,7 @@ def accept_into(
             with contextlib.suppress(OSError):  # reset already: reading will tell
                 connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         stream = SocketStream(reactor, connected, peer)
-        made = establish(stream, protocol_factory, tls=tls, server_side=True, timeout=tls_timeout)
+        made = happy_eyeballs.establish(stream, protocol_factory, tls=tls, server_side=True, timeout=tls_timeout)
         made.add_errback(broken)
 
     return accepted
@@ -266,7 +267,9 @@ def connect(
         return dial(reactor, connecting, address, f"{address[0]}:{address[1]}")
 
     def talk(stream: SocketStream) -> Deferred[P]:
-        return establish(stream, protocol_factory, tls=tls, server_hostname=server_hostname, timeout=tls_timeout)
+        return happy_eyeballs.establish(
+            stream, protocol_factory, tls=tls, server_hostname=server_hostname, timeout=tls_timeout
+        )
 
     stream = happy_eyeballs.connect(reactor, addresses, dial_one, SocketStream.abort, timeout=timeout)
     return stream.add_callback(talk)

@@ -22,7 +22,7 @@ _BURST = 128 * 1024  # octets encrypted before the wire is asked to take them
 _FAREWELL = 5.0  # seconds that the peer has to answer our close_notify
 
 
-class Wire(Protocol):
+class Carrier(Protocol):
     """What the layer needs of its stream."""
 
     @property
@@ -57,7 +57,7 @@ class TLSLayer:
 
     def __init__(
         self,
-        wire: Wire,
+        wire: Carrier,
         clock: TimeSource,
         context: ssl.SSLContext,
         *,
@@ -244,7 +244,7 @@ class TLSLayer:
         connection, and a reset may overtake our last octets.
         """
         if self._handshake is not None:
-            self._wire.lose(ConnectionAbortedError("the connection was closed during the TLS handshake"))
+            self._wire.lose(None)
             return
         self._closing = True
         self.pump()

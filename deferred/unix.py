@@ -14,7 +14,6 @@ from deferred import connect as happy_eyeballs
 from deferred.defer import Deferred, fail
 from deferred.interfaces import Address
 from deferred.protocol import StreamProtocol
-from deferred.stream import establish
 from deferred.tcp import Listener, SocketReactor, SocketStream, accept_into, dial, with_place
 
 P = TypeVar("P", bound=StreamProtocol)
@@ -31,7 +30,7 @@ def connect(reactor: SocketReactor, protocol_factory: Callable[[], P], path: str
         return dial(reactor, connecting, path, path)
 
     stream = happy_eyeballs.connect(reactor, [(path, 0)], dial_one, SocketStream.abort, timeout=timeout)
-    return stream.add_callback(establish, protocol_factory)
+    return stream.add_callback(happy_eyeballs.establish, protocol_factory)
 
 
 def listen(

@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from deferred.protocol import StreamProtocol
-from deferred.stream import Host, Octets, Stream
+from deferred.stream import Stream
+from deferred.wire import Host, Octets
 
 _READ = 64 * 1024
 WINDOW = 256 * 1024

@@ -10,15 +10,14 @@ import socket
 import ssl
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from deferred import connect as happy_eyeballs
 from deferred.defer import Deferred, execute, fail, succeed
 from deferred.failure import Failure
-from deferred.interfaces import Address
+from deferred.interfaces import Address, Reactor
 from deferred.poller import bind
 from deferred.protocol import DatagramProtocol, DatagramTransport, StreamProtocol
-from deferred.stream import establish
 from deferred.testing.clock import Clock, raise_error
 from deferred.testing.datagrams import MemoryDatagrams
 from deferred.testing.memory import WINDOW, MemoryStream, memory_stream_pair
@@ -102,7 +101,9 @@ class MemoryReactor(Clock):
             return self._dial(tuple(address), local_address)
 
         def talk(stream: MemoryStream) -> Deferred[P]:
-            return establish(stream, protocol_factory, tls=tls, server_hostname=server_hostname, timeout=tls_timeout)
+            return happy_eyeballs.establish(
+                stream, protocol_factory, tls=tls, server_hostname=server_hostname, timeout=tls_timeout
+            )
 
         stream = happy_eyeballs.connect(self, addresses, dial, MemoryStream.abort, timeout=timeout)
         return stream.add_callback(talk)
@@ -127,7 +128,7 @@ class MemoryReactor(Clock):
         stream = happy_eyeballs.connect(
             self, [(path, 0)], lambda _: self._dial(path, None), MemoryStream.abort, timeout=timeout
         )
-        return stream.add_callback(establish, protocol_factory)
+        return stream.add_callback(happy_eyeballs.establish, protocol_factory)
 
     def create_unix_server(
         self,
@@ -155,7 +156,7 @@ class MemoryReactor(Clock):
                 self.on_error(failure.value)
 
         def accept(stream: MemoryStream) -> None:
-            made = establish(stream, protocol_factory, tls=tls, server_side=True, timeout=tls_timeout)
+            made = happy_eyeballs.establish(stream, protocol_factory, tls=tls, server_side=True, timeout=tls_timeout)
             made.add_errback(broken)
 
         server = self.listening[address] = MemoryServer(self, address, accept)
@@ -282,3 +283,7 @@ class MemoryReactor(Clock):
     def remove_writer(self, fd: int) -> bool:
         """Forget; True if it was there."""
         return self.writers.pop(fd, None) is not None
+
+
+if TYPE_CHECKING:
+    _is_a_reactor: type[Reactor] = MemoryReactor

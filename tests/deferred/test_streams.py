@@ -244,3 +244,16 @@ def test_a_server_that_is_closed_keeps_its_connections(world):
     listening.close()
     with pytest.raises(ConnectionRefusedError, match=str(address[1])):
         world.wait(world.reactor.create_connection(Note, [address]))
+
+
+def test_closing_after_a_failed_write_tells_that_not_all_went_out(world):
+    """None would say that it did."""
+    client, server = world.connect()
+    client.transport.pause_reading()
+    server.transport.abort()
+    world.wait(server.lost)
+    world.turn(3)
+    client.transport.write(b"MAIL")
+    client.transport.write(b"RCPT")
+    client.transport.close()
+    assert isinstance(world.wait(client.lost), ConnectionError)

@@ -258,7 +258,7 @@ def test_closing_during_the_handshake_fails_it(world, certificates, how):
     shaking = client.transport.start_tls(certificates.client, server_hostname="mx.example")
     getattr(client.transport, how)()
     assert isinstance(world.wait(failure_of(shaking)), ConnectionAbortedError)
-    world.wait(client.lost)
+    assert world.wait(client.lost) is None
     world.wait(server.lost)
 
 
