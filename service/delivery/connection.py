@@ -193,12 +193,14 @@ class Connection(BaseProtocol):
         if self._waiter is None:
             return
         moment, d = self._waiter
-        if moment in self._reached:
+        fault, answered = self._broken or self._error, _Moment.ANSWERED in self._reached
+        # an answer stands whatever came after it, within the same read perhaps; the end of a handshake does not
+        if moment in self._reached and (fault is None or (moment is not _Moment.READY and answered)):
             self._waiter = None
             d.callback(self)
-        elif self._broken is not None or self._error is not None:
+        elif fault is not None:
             self._waiter = None
-            d.errback(self._broken or self._error)
+            d.errback(fault)
 
     # the transport's calls
 

@@ -220,3 +220,20 @@ def test_rests_double_while_the_host_stays_away(room: Room) -> None:
     assert [facts["delay"] for facts in room.told("site_resting")] == [1.0, 2.0, 4.0, 8.0, 16.0]
     probes = room.server.connected_at[5:]
     assert len(probes) == 4  # the first five went together; then one after each rest
+
+
+def test_a_word_too_many_after_the_handshake(room: Room) -> None:
+    """It comes in one read with the answer to EHLO: the host is at fault before any message is offered."""
+    room.server.always("ehlo", "250 mx.test\r\n250 and more")
+    room.deliver(seconds=0.3)
+    assert room.outcome().state is State.WAITING
+    assert not any(command.startswith("MAIL") for command in room.server.commands)
+
+
+def test_an_answer_stands_whatever_is_said_after_it(room: Room) -> None:
+    """The message is delivered; the connection is out of step, and closed."""
+    room.server.always("confirm", "250 2.0.0 taken\r\n250 2.0.0 and more")
+    room.deliver(seconds=0.3)
+    assert room.outcome().state is State.DELIVERED
+    assert room.server.open == 0
+    assert room.told("site_resting") == []

@@ -164,6 +164,7 @@ class _Peer(BaseProtocol):
         self.deaf = False
         self.in_body = False
         self.body_began = False
+        self.spoiled = False
         self.auth: list[str] | None = None
         self.sender: str | None = None
         self.recipients: list[str] = []
@@ -347,7 +348,7 @@ class _Peer(BaseProtocol):
             self.reply("554 5.5.1 no valid recipients")
             return
         if self.act(self.server.action("data"), "354 go on"):
-            self.in_body, self.body_began = True, False
+            self.in_body, self.body_began, self.spoiled = True, False, False
 
     def do_rset(self, text: str) -> None:
         self.sender, self.recipients = None, []
@@ -368,7 +369,7 @@ class _Peer(BaseProtocol):
             self.body_began = True
             action = self.server.action("body")
             if action is not PROCEED:
-                self.act(action, "")
+                self.spoiled = not self.act(action, "")
                 if self.deaf:
                     return False
         whole = b"\r\n" + self.buffer
@@ -383,6 +384,8 @@ class _Peer(BaseProtocol):
     def finish(self, content: bytes) -> None:
         sender, recipients = self.sender or "", tuple(self.recipients)
         self.sender, self.recipients = None, []
+        if self.spoiled:  # it has been refused before its end
+            return
         action = self.server.action("confirm")
         if self.act(action, "250 2.0.0 taken"):
             self.server.messages.append(Message(sender, recipients, content, self.server.reactor.time()))
