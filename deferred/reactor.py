@@ -168,7 +168,7 @@ class Reactor:
         wait = schedule.wait(time.monotonic())
         if wait is not None and wait > _LONGEST_WAIT:
             wait = _LONGEST_WAIT
-        soon = schedule.take_soon()
+        begun = schedule.begin_turn()
         for watch, mask in self._files.poll(wait):
             if mask & FOR_READER and (call := watch.reader) is not None:
                 try:
@@ -180,7 +180,7 @@ class Reactor:
                     call()
                 except Exception as error:  # noqa: BLE001 - as above
                     self.report(error)
-        schedule.turn(time.monotonic(), soon, self.report)
+        schedule.turn(time.monotonic(), begun, self.report)
 
     def report(self, error: Exception) -> None:
         """Hand an error that is nobody's to `on_error`, and survive what that raises."""

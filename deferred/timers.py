@@ -12,6 +12,7 @@ a call that always asks for itself again starves nobody.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from heapq import heapify, heappop, heappush
 from typing import Any
@@ -71,7 +72,7 @@ class Schedule:
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._heap: list[tuple[float, int, Timer]] = []
-        self._soon: list[tuple[int, Timer]] = []
+        self._soon: deque[tuple[int, Timer]] = deque()
         self._stale = 0  # entries of the heap that stand for no call
         self._next_order = 0
 
@@ -137,13 +138,20 @@ class Schedule:
         """Entries in the heap, stale ones included; for tests of its bound."""
         return len(self._heap)
 
-    def turn(self, now: float, soon: list[tuple[int, Timer]], report: Callable[[Exception], object]) -> None:
-        """Make the calls in `soon` (see `take_soon`) and those of the timers that are due at `now`.
+    def begin_turn(self) -> int:
+        """Tell calls asked for until now from those that this turn's other work will ask for; for `turn`."""
+        return self._next_order
 
-        Whatever a call raises goes to `report`; the others are made all the same.
+    def turn(self, now: float, begun: int, report: Callable[[Exception], object]) -> None:
+        """Make the calls asked for until `begin_turn`, which gave `begun`, and those of the timers due at `now`.
+
+        Whatever a call raises goes to `report`; the others are made all the same. If `report` raises too (or somebody
+        interrupts), what is left stays for the next turn.
         """
-        limit = self._next_order  # what is asked for from here on is the next turn's
-        for order, timer in soon:
+        limit = self._next_order  # timers asked for from here on are the next turn's
+        soon = self._soon
+        while soon and soon[0][0] < begun:
+            order, timer = soon.popleft()
             if order == timer._order:
                 self._call(timer, report)
         heap = self._heap
@@ -154,13 +162,6 @@ class Schedule:
                 self._call(timer, report)
             else:
                 self._settle(order, timer)
-
-    def take_soon(self) -> list[tuple[int, Timer]]:
-        """Begin a turn: take the calls asked for until now."""
-        soon = self._soon
-        if soon:
-            self._soon = []
-        return soon
 
     @staticmethod
     def _call(timer: Timer, report: Callable[[Exception], object]) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from deferred.interfaces import Address
 from deferred.protocol import DatagramProtocol
-from deferred.tcp import SocketReactor, family_of
+from deferred.tcp import SocketReactor, family_of, open_socket
 
 _LARGEST = 65_535
 _DATAGRAMS = 32  # received in one turn
@@ -100,7 +100,7 @@ def endpoint(
     """A UDP socket, of the family of either address (IPv4 without any). Raises `OSError`."""
     some = local_address or remote_address
     family = socket.AF_INET if some is None else family_of(some[0])
-    bound = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+    bound = open_socket(family, socket.SOCK_DGRAM)
     try:
         if local_address is not None:
             bound.bind(local_address)

@@ -14,7 +14,7 @@ from deferred import connect as happy_eyeballs
 from deferred.defer import Deferred, fail
 from deferred.interfaces import Address
 from deferred.protocol import StreamProtocol
-from deferred.tcp import Listener, SocketReactor, SocketStream, accept_into, dial, with_place
+from deferred.tcp import Listener, SocketReactor, SocketStream, accept_into, dial, open_socket, with_place
 
 P = TypeVar("P", bound=StreamProtocol)
 
@@ -24,7 +24,7 @@ def connect(reactor: SocketReactor, protocol_factory: Callable[[], P], path: str
 
     def dial_one(_: Address) -> Deferred[SocketStream]:
         try:
-            connecting = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+            connecting = open_socket(socket.AF_UNIX, socket.SOCK_STREAM)
         except OSError as error:
             return fail(error)
         return dial(reactor, connecting, path, path)
@@ -40,7 +40,7 @@ def listen(
 
     `mode` is the file's permissions; nobody can connect before it has them.
     """
-    listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+    listening = open_socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         try:
             listening.bind(path)
@@ -70,5 +70,5 @@ def _is_dead(path: str) -> bool:
     """Whether a Unix socket is there that nobody listens on."""
     if not stat.S_ISSOCK(Path(path).lstat().st_mode):
         return False
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as probe:
+    with open_socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         return probe.connect_ex(path) == errno.ECONNREFUSED

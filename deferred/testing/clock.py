@@ -73,7 +73,7 @@ class Clock:
 
     def turn(self) -> None:
         """Make the calls that are due now, but not those that they ask for."""
-        self._schedule.turn(self._now, self._schedule.take_soon(), self.on_error)
+        self._schedule.turn(self._now, self._schedule.begin_turn(), self.on_error)
 
     def settle(self) -> None:
         """Turn until nothing is due at this moment. Raises `RuntimeError` if there is no end to it."""

@@ -168,6 +168,19 @@ def test_the_clock_raises_what_a_call_raises(clock):
         clock.advance(1)
 
 
+def test_an_interruption_loses_no_calls(clock):
+    """Whatever was due beside the one that raised is called when time goes on."""
+    calls = []
+    clock.call_soon(lambda: 1 // 0)
+    clock.call_soon(calls.append, "soon")
+    clock.call_later(0, calls.append, "later")
+    with pytest.raises(ZeroDivisionError):
+        clock.turn()
+    assert calls == []
+    clock.turn()
+    assert calls == ["soon", "later"]
+
+
 def test_the_wall_clock_jumps_alone(clock):
     """Timers do not see it."""
     calls = []

@@ -359,8 +359,12 @@ def test_keys_can_be_changed_in_mid_stream(leaf, certificates, reactor, run, tmp
         server.stdin.write(b"before\n")
         server.stdin.flush()
         run(client.receive(7))
-        server.stdin.write(b"K\n")
+        server.stdin.write(b"K\n")  # a command only at the beginning of what it reads at once
         server.stdin.flush()
+        while ("read", "KEY_UPDATE") not in seen:
+            turn: Deferred[None] = Deferred()
+            reactor.call_later(0.001, turn.callback, None)
+            run(turn)
         server.stdin.write(b"after\n")
         server.stdin.flush()
         assert run(client.receive(13)) == b"before\nafter\n"
