@@ -96,7 +96,7 @@ class DroppedFile:
     def read(self) -> bytes:
         """All of it. Raises `NotYet` where it is changed meanwhile, or cannot be read now."""
         parts = []
-        left = self.size + 1  # one more than there should be: a file that grows is noticed
+        left = self.size
         try:
             while left > 0 and (part := os.read(self._fd, left)):
                 parts.append(part)
@@ -104,7 +104,7 @@ class DroppedFile:
             now = Identity.of(os.fstat(self._fd))
         except OSError as error:
             raise NotYet(error.strerror) from error
-        if left != 1 or not now.same_content(self.identity):
+        if left or not now.same_content(self.identity):
             raise NotYet("it was changed while it was read")
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
@@ -121,13 +121,13 @@ class DropDirectory:
     def __init__(self, layout: Layout, message_size: int) -> None:
         self.message_size = message_size
         self._layout = layout
+        self._new = f"{layout.new}/"
 
     def open(self, name: str) -> DroppedFile | None:
         """The file of this name, checked; None where there is none. Raises `Refused`, `NotYet`."""
-        path = self._layout.new / name
+        path = self._new + name
         try:
-            status = path.lstat()
-            self._check(name, status)
+            self._check(name, os.lstat(path))
             fd = os.open(path, _FLAGS)
         except FileNotFoundError:
             return None
@@ -169,7 +169,7 @@ class DropDirectory:
     def present(self, source: Source) -> bool:
         """Whether the dropped file is still there."""
         try:
-            now = (self._layout.new / source.name).lstat()
+            now = os.lstat(self._new + source.name)
         except OSError:
             return False
         return (now.st_ino, now.st_mtime_ns, now.st_size) == (source.inode, source.mtime_ns, source.size)
@@ -177,7 +177,7 @@ class DropDirectory:
     def status(self, name: str) -> Identity | None:
         """What the name stands for now."""
         try:
-            return Identity.of((self._layout.new / name).lstat())
+            return Identity.of(os.lstat(self._new + name))
         except OSError:
             return None
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any, Final
 
 import apsw
@@ -34,7 +35,13 @@ def rfc3339(seconds: float | None) -> str | None:
     """Seconds since the epoch as RFC 3339 in UTC, to the millisecond."""
     if seconds is None:
         return None
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S.") + f"{int(seconds * 1000) % 1000:03d}Z"
+    second, rest = divmod(int(seconds * 1000), 1000)
+    return f"{_to_the_second(second)}.{rest:03d}Z"
+
+
+@lru_cache(1000)
+def _to_the_second(second: int) -> str:
+    return datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S")
 
 
 def view(connection: apsw.Connection, job: int) -> tuple[str, JobView] | None:
@@ -116,22 +123,21 @@ def count(connection: apsw.Connection) -> Counts:
     return Counts(jobs["queued"] + jobs["held"], jobs["held"], oldest)
 
 
-NEXT_SITE: Final = (
-    "SELECT site, due FROM delivery WHERE state = 0 AND (site, due) > (?, 9e999) ORDER BY site, due LIMIT 1"
+BACKLOG: Final = """
+WITH RECURSIVE found(site) AS (
+    SELECT min(site) FROM delivery WHERE state = 0
+    UNION ALL
+    SELECT (SELECT min(site) FROM delivery WHERE state = 0 AND site > found.site) FROM found WHERE site IS NOT NULL
 )
-FIRST_DUE: Final = "SELECT due FROM delivery WHERE state = 0 AND site = ? ORDER BY due LIMIT 1"
+SELECT site, (SELECT min(due) FROM delivery WHERE state = 0 AND site = found.site) FROM found WHERE site IS NOT NULL
+"""
+"""From each site the index is searched for the next one: what waits at a site is skipped, however much it is."""
+FIRST_DUE: Final = "SELECT min(due) FROM delivery WHERE state = 0 AND site = ?"
 
 
 def backlog(connection: apsw.Connection) -> list[SiteBacklog]:
-    """Each site with ready messages and when its first is due: one step in the index for each site."""
-    found: list[SiteBacklog] = []
-    site = ""
-    while True:
-        row = connection.execute(NEXT_SITE, (site,)).fetchone()
-        if row is None:
-            return found
-        found.append(SiteBacklog(*row))
-        site = row[0]
+    """Each site with ready messages and when its first is due."""
+    return [SiteBacklog(site, due) for site, due in connection.execute(BACKLOG)]
 
 
 def next_due(connection: apsw.Connection, site: str) -> float | None:

@@ -9,8 +9,9 @@ A job that has not ended is shown at the earliest a second after the change: one
 
 from __future__ import annotations
 
+import errno
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from itertools import islice
 from pathlib import Path
 from typing import Final
@@ -18,7 +19,6 @@ from typing import Final
 import msgspec
 
 from deferred.defer import Deferred
-from deferred.failure import Failure
 from deferred.interfaces import Reactor, TimerHandle
 from service.journal import Journal
 from service.queue.drop import remove_rejected
@@ -30,14 +30,17 @@ from service.queue.sqlite import SQLiteStore
 _GRACE: Final = 1.0  # seconds in which a job may end and have its final result only
 _GATHER: Final = 0.05  # seconds in which results gather for one batch
 _BATCH: Final = 100
+_SLICE: Final = 0.004  # seconds of work in one turn
 _PAUSES: Final = (1.0, 5.0, 15.0, 60.0)
 _encode: Final = msgspec.json.Encoder().encode
 
-Failed = tuple[OwedResult, str]
-
 
 class ResultWriter:
-    """Writes what the store owes; one batch at a time, in a thread."""
+    """Writes what the store owes, some files a turn.
+
+    On the reactor's thread: in another, each of a file's few system calls would give the GIL away and wait for it
+    again, which costs more than the file.
+    """
 
     def __init__(self, reactor: Reactor, store: SQLiteStore, journal: Journal, layout: Layout) -> None:
         self._reactor = reactor
@@ -46,9 +49,10 @@ class ResultWriter:
         self._layout = layout
         self._ready: dict[int, None] = {}
         self._soon: dict[int, float] = {}  # in the order of their times
+        self._late: set[int] = set()  # could not be written
         self._timer: TimerHandle | None = None
-        self._writing = False
-        self._failures = 0
+        self._late_timer: TimerHandle | None = None
+        self._failures = 0  # in a row
         self._catching_up: int | None = None
         self._stopped: Deferred[None] | None = None
         store.changed = self.changed
@@ -72,15 +76,15 @@ class ResultWriter:
     def stop(self) -> Deferred[None]:
         """Write what has changed until now; fire when that has been tried."""
         self._stopped = Deferred()
-        self._ready |= dict.fromkeys(self._soon)
+        self._ready |= dict.fromkeys((*self._soon, *self._late))
         self._soon.clear()
-        self._failures = 0
+        self._late.clear()
+        if self._late_timer is not None:
+            self._late_timer.cancel()
         self._wake(0)
         return self._stopped
 
     def _wake(self, delay: float) -> None:
-        if self._writing or self._failures:
-            return
         if self._timer is not None:
             if self._timer.when() <= self._reactor.time() + delay:
                 return
@@ -89,21 +93,32 @@ class ResultWriter:
 
     def _write_some(self) -> None:
         self._timer = None
-        self._gather()
-        jobs = list(islice(self._ready, _BATCH))
-        if not jobs:
-            self._rest()
-            return
+        written: list[tuple[int, int]] = []
         try:
-            owed = self._store.owed_results(jobs)
-        except FAULTS as error:
-            self._put_off("", str(error), len(jobs))
-            return
-        for job in jobs:
+            self._gather()
+            self._write_slice(written)
+        except FAULTS as error:  # of the store, while looking: whoever was looked for is still ready
+            self._tell_failed("", str(error))
+            self._timer = self._reactor.call_later(_PAUSES[0], self._write_some)
+        if written:
+            self._store.reported(written).add_errback(lambda _: None)  # the store is closed: written anew next time
+        if self._timer is None:
+            self._rest()
+
+    def _write_slice(self, written: list[tuple[int, int]]) -> None:
+        end = self._reactor.time() + _SLICE
+        for job in list(islice(self._ready, _BATCH)):
+            for owed in self._store.owed_results((job,)):
+                try:
+                    write_result(self._layout.results, owed)
+                except OSError as error:
+                    self._put_off(owed, error.strerror or str(error))
+                else:
+                    written.append((owed.job, owed.version))
+                    self._failures = 0 if not self._late else self._failures
             del self._ready[job]
-        self._writing = True
-        d = self._reactor.defer_to_thread(write_results, self._layout.results, owed)
-        d.add_callbacks(lambda failed: self._written(owed, failed), lambda failure: self._written_none(owed, failure))
+            if self._reactor.time() >= end:
+                break
 
     def _gather(self) -> None:
         now = self._reactor.time()
@@ -115,44 +130,35 @@ class ResultWriter:
         if self._catching_up is not None and len(self._ready) < _BATCH:
             jobs = self._store.owed_jobs(self._catching_up, _BATCH)
             self._catching_up = jobs[-1] if jobs else None
-            self._ready |= {job: None for job in jobs if job not in self._soon}
+            self._ready |= {job: None for job in jobs if job not in self._soon and job not in self._late}
 
     def _rest(self) -> None:
-        if self._catching_up is not None:
+        if self._ready or self._catching_up is not None:
             self._wake(0)
         elif self._soon:
             self._wake(max(0, next(iter(self._soon.values())) - self._reactor.time()))
         elif self._stopped is not None and not self._stopped.called:
             self._stopped.callback(None)
 
-    def _written_none(self, owed: Sequence[OwedResult], failure: Failure) -> None:
-        self._written(owed, [(one, failure.get_error_message()) for one in owed])
-
-    def _written(self, owed: Sequence[OwedResult], failed: Sequence[Failed]) -> None:
-        self._writing = False
-        late = {one.job for one, _ in failed}
-        written = [(one.job, one.version) for one in owed if one.job not in late]
-        if written:
-            self._store.reported(written).add_errback(lambda _: None)  # the store is closed: written anew next time
-        if not failed:
-            self._failures = 0
-            self._wake(0)
-            return
-        self._ready |= dict.fromkeys(late)
-        self._put_off(failed[0][0].name, failed[0][1], len(failed))
-
-    def _put_off(self, name: str, why: str, number: int) -> None:
-        """Try again later, told of once; at the end not at all: the next start does."""
-        if self._failures == 0:
-            self._journal.tell("result_failed", name=name, why=why, results=number)
+    def _put_off(self, owed: OwedResult, why: str) -> None:
+        """Try this one again later, and the others beside it; at the end not at all: the next start does."""
+        self._tell_failed(owed.name, why)
         if self._stopped is not None:
-            self._ready.clear()
-            self._catching_up = None
-            self._rest()
             return
-        delay = _PAUSES[min(self._failures, len(_PAUSES) - 1)]
-        self._failures += 1
-        self._timer = self._reactor.call_later(delay, self._write_some)
+        if not self._late:
+            delay = _PAUSES[min(self._failures, len(_PAUSES)) - 1]
+            self._late_timer = self._reactor.call_later(delay, self._try_late)
+        self._late.add(owed.job)
+
+    def _tell_failed(self, name: str, why: str) -> None:
+        if self._failures == 0:
+            self._journal.tell("result_failed", name=name, why=why)
+        self._failures += not self._late
+
+    def _try_late(self) -> None:
+        self._ready |= dict.fromkeys(self._late)
+        self._late.clear()
+        self._wake(0)
 
     def purge(self, before: float) -> Deferred[None]:
         """Remove results whose job has been forgotten, and what was rejected, from before then (wall time)."""
@@ -161,19 +167,17 @@ class ResultWriter:
         return d.add_callback(lambda names: self._reactor.defer_to_thread(_clean, self._layout, names, before))
 
 
-def write_results(directory: Path, owed: Iterable[OwedResult]) -> list[Failed]:
-    """Write these files; return those that failed, with the reason. For a thread."""
-    failed = []
-    for one in owed:
-        temporary = directory / f".{one.name}.json.tmp"
-        try:
-            fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o640)
-            with os.fdopen(fd, "wb") as file:
-                file.write(_encode(one.view) + b"\n")
-            temporary.rename(directory / f"{one.name}.json")
-        except OSError as error:
-            failed.append((one, error.strerror or str(error)))
-    return failed
+def write_result(directory: Path, owed: OwedResult) -> None:
+    """Write this file and rename it into place. Raises `OSError`."""
+    temporary = f"{directory}/.{owed.name}.json.tmp"
+    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o640)
+    try:
+        data = _encode(owed.view) + b"\n"
+        if os.write(fd, data) < len(data):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    finally:
+        os.close(fd)
+    os.rename(temporary, f"{directory}/{owed.name}.json")  # noqa: PTH104 (two paths a file would cost as much as the file)
 
 
 def old_results(directory: Path, before: float) -> list[str]:

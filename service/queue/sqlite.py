@@ -143,7 +143,9 @@ class SQLiteStore:
         def run(connection: apsw.Connection, again: bool) -> list[Claim]:
             return claim_due(connection, site, limit, self._reactor.wall_time(), lease, again)
 
-        return self._commit.submit(run, cost=limit)
+        return self._commit.submit(
+            run, cost=1 + limit // 10
+        )  # mostly there are fewer, and time bounds the batch as well
 
     def read(self, claim: Claim, piece: int) -> Deferred[bytes]:
         """The content's piece number `piece`, from 0. Fails with `LookupError` where it is gone."""
@@ -223,6 +225,7 @@ class SQLiteStore:
         def run(connection: apsw.Connection, _: bool) -> list[str]:
             return [str(site) for (site,) in connection.execute("DELETE FROM retried RETURNING site").fetchall()]
 
+        self._sweep()  # another process may have removed large jobs
         return self._commit.submit(run)
 
     @inline_callbacks

@@ -29,11 +29,21 @@ class StillReactor(MemoryReactor):
 
     def __init__(self) -> None:
         super().__init__(time=1000.0, wall_time=NOW)
+        self.turns = 0
+
+    def turn(self) -> None:
+        """Count it."""
+        self.turns += 1
+        super().turn()
 
     def defer_to_thread(self, function: Callable[..., T], *args: Any, **kwargs: Any) -> Deferred[T]:
         d: Deferred[T] = Deferred()
         self.call_soon(self.call_soon, lambda: execute(function, *args, **kwargs).chain_deferred(d))
         return d
+
+    def set_time(self, time: float) -> None:
+        """Let a call take some time."""
+        self._now = time
 
     def read_files(self) -> None:
         """Let each reader look, as if its file were ready, and go on until nothing is due."""

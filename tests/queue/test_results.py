@@ -29,13 +29,13 @@ def writer(reactor, store, told, layout):
 def written(monkeypatch):
     """The names of the results written, in order."""
     names = []
-    write = results_module.write_results
+    write = results_module.write_result
 
     def note(directory, owed):
-        names.extend(one.name for one in owed)
-        return write(directory, owed)
+        names.append(owed.name)
+        write(directory, owed)
 
-    monkeypatch.setattr(results_module, "write_results", note)
+    monkeypatch.setattr(results_module, "write_result", note)
     return names
 
 
@@ -89,14 +89,28 @@ def test_a_job_that_ends_within_a_second_has_its_final_result_only(
     assert written == ["hello"]
 
 
-def test_results_are_written_in_batches(reactor, store, writer, layout, submission, monkeypatch):
-    """Two hundred and fifty jobs take three trips to a thread, and none is owed any more."""
-    trips = []
-    write = results_module.write_results
-    monkeypatch.setattr(results_module, "write_results", lambda d, owed: (trips.append(len(owed)), write(d, owed))[1])
+def test_results_are_written_and_paid_for_in_batches(reactor, store, writer, layout, submission, monkeypatch):
+    """A hundred a turn at most; two hundred and fifty jobs cost three commits, and none is owed any more."""
+    paid = []
+    reported = store.reported
+    monkeypatch.setattr(store, "reported", lambda written: (paid.append(len(written)), reported(written))[1])
     reactor.wait(store.accept([submission(name=f"j{n}") for n in range(250)]), 3)
-    assert trips == [100, 100, 50]
+    assert paid == [100, 100, 50]
     assert store.owed_jobs(0, 10) == []
+
+
+def test_writing_leaves_the_reactor_to_others(reactor, store, writer, layout, submission, monkeypatch):
+    """When a few milliseconds have gone by, the rest is written in later turns."""
+    turns = []
+
+    def slow(directory, owed):
+        turns.append(reactor.turns)
+        reactor.set_time(reactor.time() + 0.003)
+
+    monkeypatch.setattr(results_module, "write_result", slow)
+    reactor.wait(store.accept([submission(name=f"j{n}") for n in range(10)]), 2)
+    assert len(turns) == 10
+    assert max(turns.count(turn) for turn in turns) == 2
 
 
 def test_what_a_dead_daemon_owed_is_written_at_the_next_start(
@@ -119,7 +133,8 @@ def test_a_result_that_cannot_be_written_is_written_later(reactor, store, writer
     """The trouble is told of once, and the other results do not wait for it."""
     (layout.results / "bad.json").mkdir()
     reactor.wait(store.accept([submission(name="bad"), submission(name="good")]), 30)
-    assert read(layout, "good")["state"] == "queued"
+    reactor.wait(store.accept([submission(name="later")]), 1.1)
+    assert read(layout, "good")["state"] == read(layout, "later")["state"] == "queued"
     assert told.names() == ["result_failed"]
     assert told.of("result_failed")[0]["name"] == "bad"
     (layout.results / "bad.json").rmdir()

@@ -8,6 +8,7 @@ from random import Random
 import pytest
 
 from deferred.defer import Deferred
+from deferred.reactor import Reactor
 from deferred.testing import MemoryReactor
 from service.journal import Journal
 from service.message.job import Job
@@ -16,6 +17,14 @@ from service.queue.intake import Intake
 from service.queue.layout import prepare
 from service.queue.results import ResultWriter
 from service.queue.sqlite import SQLiteStore
+from service.queue.store import Submission
+
+
+@pytest.fixture
+def reactor(errors):
+    reactor = Reactor(on_error=errors.append)
+    yield reactor
+    reactor.close()
 
 
 def test_five_hundred_files_become_jobs_with_results(reactor, tmp_path):
@@ -64,20 +73,11 @@ def test_five_hundred_files_become_jobs_with_results(reactor, tmp_path):
     assert {path.name for path in layout.results.iterdir()} == {f"j{n}.json" for n in range(500)}
 
 
-@pytest.fixture
-def reactor():
-    from deferred.reactor import Reactor
-
-    return Reactor()
-
-
 def test_threads_that_answer_at_once_are_no_trouble(tmp_path):
     """As on a simulated reactor, where what is sent to a thread has been done when the call returns."""
     memory = MemoryReactor()
     store = SQLiteStore(tmp_path / "queue.db", memory, Journal(), Random(1))
     job = Job(sender="", recipients=("x@a",), content=b"x" * 600_000)
-    from service.queue.store import Submission
-
     [accepted] = memory.run(store.accept([Submission(job=job, name="x", sites=("a",))]))
     [claim] = memory.run(store.claim("a", 1))
     assert (claim.id, claim.pieces) == (accepted.id, 3)
