@@ -18,18 +18,15 @@ from service.message.address import first_control
 from service.message.fields import address_field, field, text_field
 from service.message.job import JobError, shown
 from service.message.mailboxes import Mailbox, parse_mailboxes
+from service.message.payload import in_base64, text_payload
 from service.message.rules import Circumstances
-from service.message.wire import normalise
 
 __all__ = ["Attachment", "Letter", "compose"]
 
 _POLICY = SMTP.clone(cte_type="7bit")
-_LONGEST_LINE = 998  # RFC 5322, 2.1.1
-_QUOTED_PRINTABLE_UP_TO = 64 * 1024  # octets; the package encodes it in Python, base64 in C
 _FIELD_NAME = re.compile(r"[!-9;-~]{1,76}")
 _HALF = r"[A-Za-z0-9!#$%&'*+^_`{|}~.-]{1,127}"
 _TYPE = re.compile(rf"({_HALF})/({_HALF})")
-_STRAY_LINE_END = re.compile(r"\r\n|\r")
 # What a job says with keys of its own, or what only this module can say rightly.
 _STRUCTURAL = {
     **{name: f"use the key {name!r}" for name in ("from", "to", "cc", "bcc", "subject")},
@@ -97,7 +94,7 @@ class Letter(msgspec.Struct, frozen=True, kw_only=True):
 def compose(letter: Letter, circumstances: Circumstances) -> bytes:
     """The message, ready for the wire. Raises `JobError`."""
     fields = _header(letter, circumstances)
-    content = normalise(fields + _body(letter, circumstances).as_bytes(policy=_POLICY))
+    content = fields + _body(letter, circumstances)
     _check_size(len(content), circumstances)
     return content
 
@@ -149,44 +146,67 @@ def _refuse_controls(what: str, value: str) -> None:
         raise JobError(f"{what}: {shown(value)} holds the control character U+{ord(control):04X}: leave it out")
 
 
-def _body(letter: Letter, circumstances: Circumstances) -> EmailMessage:
+def _body(letter: Letter, circumstances: Circumstances) -> bytes:
     """The MIME entity: the text or texts, and around them the attachments."""
     message = EmailMessage(policy=_POLICY)
     files = _files(letter, circumstances)
     boundary = _boundary(letter, circumstances)
+    payloads = _Payloads(boundary)
     if letter.text is not None or letter.html is None:
-        _set_text(message, "text", letter.text or "", "plain")
+        payloads.set_text(message, "text", letter.text or "", "plain")
         if letter.html is not None:
             message.make_alternative(boundary=boundary + "a")
             html = EmailMessage(policy=_POLICY)
-            _set_text(html, "html", letter.html, "html")
+            payloads.set_text(html, "html", letter.html, "html")
             message.attach(html)
     else:
-        _set_text(message, "html", letter.html, "html")
+        payloads.set_text(message, "html", letter.html, "html")
     if files:
         message.make_mixed(boundary=boundary + "m")
     for attachment, data in files:
-        name = attachment.name or attachment.path.rpartition("/")[2]
-        main, sub = _type_of(attachment, name)
-        message.add_attachment(data, maintype=main, subtype=sub, filename=name)
+        payloads.attach(message, attachment, data)
     for part in list(message.walk())[1:]:
         del part["MIME-Version"]  # it belongs to the message, not to its parts (RFC 2045, 4)
-    return message
+    return payloads.fill(message.as_bytes(policy=_POLICY))
 
 
-def _set_text(message: EmailMessage, what: str, text: str, subtype: str) -> None:
-    """Set the text as content: 7-bit as it is where it can be, else encoded; lines of any length."""
-    if "\0" in text:
-        raise JobError(f"{what}: it holds a NUL: leave it out, or attach it as a file")
-    if "\r" in text:
-        text = _STRAY_LINE_END.sub(lambda end: "\n" if end.group() == "\r\n" else " ", text)
-    octets = text.encode()
-    if text.isascii() and max(map(len, octets.split(b"\n"))) <= _LONGEST_LINE:
-        encoding = "7bit"
-    else:
-        few = sum(octet >= 0x80 for octet in octets[:1000]) < 250
-        encoding = "quoted-printable" if few and len(octets) <= _QUOTED_PRINTABLE_UP_TO else "base64"
-    message.set_content(text, subtype=subtype, charset="utf-8", cte=encoding)
+class _Payloads:
+    """What the parts hold, kept out of the email package: it lays out the parts, each with a mark for its content."""
+
+    def __init__(self, boundary: str) -> None:
+        self._boundary = boundary
+        self._held: list[tuple[bytes, bytes]] = []
+
+    def set_text(self, part: EmailMessage, what: str, text: str, subtype: str) -> None:
+        """Make `part` a text; `what` names it in the `JobError` that a NUL raises."""
+        try:
+            encoding, payload = text_payload(text)
+        except JobError as error:
+            raise JobError(f"{what}: {error}") from None
+        part.set_content(self._mark(payload), subtype=subtype, charset="utf-8", cte="7bit")
+        part.replace_header("Content-Transfer-Encoding", encoding)
+
+    def attach(self, message: EmailMessage, attachment: Attachment, data: bytes) -> None:
+        """Add a file to `message`, which is multipart/mixed."""
+        name = attachment.name or attachment.path.rpartition("/")[2]
+        main, sub = _type_of(attachment, name)
+        part = EmailMessage(policy=_POLICY)
+        part.set_content(b"", maintype=main, subtype=sub, disposition="attachment", filename=name)
+        part.set_payload(self._mark(in_base64(data)))
+        message.attach(part)
+
+    def fill(self, octets: bytes) -> bytes:
+        """The message with each mark's line, in the order in which they were set, replaced by its payload."""
+        pieces = []
+        for mark, payload in self._held:
+            before, _, octets = octets.partition(mark)
+            pieces += [before, payload]
+        return b"".join([*pieces, octets])
+
+    def _mark(self, payload: bytes) -> str:
+        mark = f"{self._boundary}p{len(self._held)}"
+        self._held.append((mark.encode() + b"\r\n", payload))
+        return mark + "\n"
 
 
 def _files(letter: Letter, circumstances: Circumstances) -> list[tuple[Attachment, bytes]]:

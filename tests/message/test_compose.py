@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import tracemalloc
 from email import message_from_bytes
 from email.message import EmailMessage
 from email.policy import default
@@ -151,7 +152,10 @@ def test_a_letter_s_own_date_message_id_and_reply_to_are_kept():
         ("a" * 999, "quoted-printable", None),
         ("ü", "quoted-printable", None),
         ("你好" * 100, "base64", None),
-        ("ü" + "a" * 100_000, "base64", None),
+        ("ü" + "a" * 100_000, "quoted-printable", None),
+        ("a\n" * 100_000 + "a" * 999, "quoted-printable", None),
+        ("a" * 998 + "\n" + "a" * 998 + "\n\n", "7bit", None),
+        ("ü.\n.\nFrom x \t\n", "quoted-printable", None),
         ("a\r\nb\rc\n", "7bit", "a\nb c\n"),
         (".\n..\n.", "7bit", ".\n..\n.\n"),
         ("From me\n", "7bit", None),
@@ -198,6 +202,29 @@ def test_a_message_that_grows_too_large_with_its_files_is_refused():
     outcome = attempt("a.json", json.dumps(keys), files=files, message_size=100_000)
     assert "limits.message_size" in str(outcome)
     assert opened == ["a", "b"]
+
+
+def test_a_text_of_millions_of_empty_lines_costs_little_memory():
+    """A part is encoded in one piece; line by line this took a hundred times its size."""
+    data = json.dumps(LETTER | {"text": "\n" * 1_000_000})
+    tracemalloc.start()
+    try:
+        reading("a.json", data)
+        assert tracemalloc.get_traced_memory()[1] < 20_000_000
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("what", ["text", "html"])
+def test_a_part_that_names_a_mark_or_a_boundary_is_left_alone(what):
+    """What stands in for a content while the parts are laid out is never looked for in a content."""
+    keys = {"html": "x"} if what == "text" else {}
+    first = composed(**keys, **{what: "y"})
+    marks = "\r\n".join(f"{mark.decode()}p{n}" for mark in re.findall(rb"=_[0-9a-f]{40}", first) for n in range(3))
+    content = composed(**keys, **{what: marks + "\r\n"})
+    part = parsed(content).get_body(("plain" if what == "text" else "html",))
+    assert part is not None
+    assert part.get_payload(decode=True) == marks.encode() + b"\r\n"
 
 
 @given(
