@@ -4,8 +4,8 @@ r"""Intake: a file that appears in new/ becomes a job, and leaves new/ only once
     scan    --/                 \--> rejected/ with a .why
 
 inotify tells of a file when its writer has closed it or has renamed it into place. A scan, at the start and now and
-then, finds what inotify missed; whether a file found so is still being written the kernel is asked (a lease), and where
-it does not say, a file counts once it has stayed the same for a second.
+then, finds what inotify missed; whether a file found so is still being written the kernel is asked (a lease). Where it
+does not say, and before such a file is refused, it has to have stayed the same for a second.
 
 Small files are read on the reactor's thread, a few milliseconds' worth a turn; large ones one at a time in a thread.
 Nothing more is read while two batches wait for their commit, so that a disk that is full or slow fills no memory.
@@ -180,7 +180,8 @@ class Intake:
         try:
             file = self._drop.open(name)
         except Refused as refusal:
-            self._reject(name, str(refusal))
+            if closed or self._has_settled(name, self._drop.status(name)):
+                self._reject(name, str(refusal))
             return None
         except NotYet:
             self._look_later(name)
@@ -214,16 +215,20 @@ class Intake:
             self._later.add(file.name)  # looked at when the large one before it is done
             return True
         writing = file.being_written()
-        if writing is None and not closed:
-            now = self._reactor.time()
-            before, since = self._quiet.get(file.name, (None, now))
-            writing = before != file.identity or now - since < _QUIET
-            if writing:
-                self._quiet[file.name] = (file.identity, since if before == file.identity else now)
-                self._look_later(file.name)
-        if not writing:
-            self._quiet.pop(file.name, None)
-        return bool(writing)  # whoever writes it closes it, and inotify or a scan tells
+        if writing is None:
+            return not closed and not self._has_settled(file.name, file.identity)
+        return writing  # whoever writes it closes it, and inotify or a scan tells
+
+    def _has_settled(self, name: str, status: Identity | None) -> bool:
+        """Whether what a scan has found has stayed as it is for a while; else it is looked at again."""
+        now = self._reactor.time()
+        before, since = self._quiet.pop(name, (None, now))
+        if before == status and now - since >= _QUIET:
+            return True
+        if status is not None:
+            self._quiet[name] = (status, since if before == status else now)
+            self._look_later(name)
+        return False
 
     def _take_large(self, file: DroppedFile) -> None:
         self._large += 1

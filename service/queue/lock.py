@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-import socket
 from pathlib import Path
 from typing import Final
 
@@ -29,7 +28,7 @@ class DirectoryLock:
             raise StoreFailed(f"{path} cannot be opened ({error.strerror}): is {directory} writable?") from error
         try:
             fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            holder = f"process {os.getpid()} on {socket.gethostname()}\n".encode()
+            holder = f"process {os.getpid()} on {os.uname().nodename}\n".encode()
             os.truncate(self._fd, 0)
             os.pwrite(self._fd, holder, 0)
         except BlockingIOError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import socket
 from itertools import count
@@ -16,8 +17,6 @@ from service.queue.inotify import Event
 from service.queue.intake import Intake
 from service.queue.layout import prepare
 from service.queue.sqlite import SQLiteStore
-
-ROOT = os.geteuid() == 0
 
 
 class World:
@@ -279,7 +278,7 @@ def test_what_is_no_plain_file_of_its_own_is_refused(begun, make, why):
     make(begun.layout.new / "evil.eml")
     begun.put("good.eml")
     begun.look()
-    begun.reactor.advance(31)
+    begun.reactor.advance(32.5)
     assert begun.jobs() == ["good"]
     assert begun.rejected() == ["evil.eml", "evil.eml.why"]
     assert why in begun.why("evil.eml")
@@ -434,13 +433,59 @@ def test_a_stopped_intake_takes_nothing_more(begun):
     assert begun.new() == ["late.eml"]
 
 
-@pytest.mark.skipif(ROOT, reason="root may read everything")
-def test_a_file_that_may_not_be_read_is_put_aside(begun):
+def _deny(monkeypatch, name):
+    """Let opening this file be refused, as to another user's daemon (the tests may run as root)."""
+    real = os.open
+
+    def deny(path, *args, **kwargs):
+        if str(path).endswith(f"/{name}"):
+            raise PermissionError(13, "Permission denied")
+        return real(path, *args, **kwargs)
+
+    monkeypatch.setattr(os, "open", deny)
+
+
+def test_a_file_that_may_not_be_read_is_put_aside(begun, monkeypatch):
     """With how to mend it."""
+    _deny(monkeypatch, "secret.eml")
     begun.put("secret.eml")
-    (begun.layout.new / "secret.eml").chmod(0)
     begun.look()
     assert "make it readable" in begun.why("secret.eml")
+
+
+def test_what_a_scan_finds_is_not_refused_while_it_is_being_made(world, monkeypatch):
+    """A copy gets its mode at its end: until it has stayed the same for a second it is not judged."""
+    world.put("copy.eml", "")
+    path = world.layout.new / "copy.eml"
+    _deny(monkeypatch, "copy.eml")
+    world.intake.start()
+    for n in range(5):
+        world.reactor.advance(0.9)
+        with open(path, "a") as file:
+            file.write("to ann@a.example" if n == 0 else " ")
+    assert world.rejected() == []
+    monkeypatch.undo()
+    world.look()
+    assert world.jobs() == ["copy"]
+
+
+@pytest.mark.parametrize(("error", "kept"), [(errno.EMFILE, True), (errno.ELOOP, False), (errno.ENXIO, False)])
+def test_what_the_system_lacks_is_no_fault_of_the_file(begun, monkeypatch, error, kept):
+    """Out of descriptors: the file waits. A link or a socket that took the file's place after the look: refused."""
+    real = os.open
+
+    def fail(path, *args, **kwargs):
+        if str(path).endswith("/x.eml"):
+            raise OSError(error, os.strerror(error))
+        return real(path, *args, **kwargs)
+
+    monkeypatch.setattr(os, "open", fail)
+    begun.put("x.eml")
+    begun.look()
+    assert (begun.new() == ["x.eml"], begun.rejected() == []) == (kept, kept)
+    monkeypatch.undo()
+    begun.reactor.advance(2)
+    assert begun.jobs() == (["x"] if kept else [])
 
 
 def test_a_full_disk_leaves_what_is_no_job_for_later(begun, monkeypatch):
