@@ -18,7 +18,7 @@ import ssl
 import sys
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Self, TypeVar
 
 from deferred import tcp, udp, unix
 from deferred.defer import Deferred, gather_results, maybe_deferred, succeed
@@ -46,7 +46,7 @@ class Reactor:
 
     `on_error(error)` is called with what a callback or a protocol raised; it may be assigned. `threads` and
     `thread_backlog` bound the pool of `defer_to_thread`; the resolver has a small pool of its own, so that names that
-    are slow to resolve do not hold up a fsync.
+    are slow to resolve do not hold up a fsync. In a `with` statement it is closed at the end.
     """
 
     def __init__(
@@ -151,6 +151,12 @@ class Reactor:
                 self.open_sockets.pop().close()
             os.close(self._wake_in)
             os.close(self._wake_out)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def _loop(self, done: Callable[[], bool]) -> None:
         if self._running or self._closed:

@@ -171,11 +171,12 @@ def test_an_on_error_that_raises_stops_nothing_either(capsys):
 
 
 def test_without_a_hook_errors_are_printed(capsys):
-    """A script sees its mistakes."""
-    reactor = Reactor()
-    reactor.call_soon(lambda: int("x"))
-    turns(reactor, 2)
-    reactor.close()
+    """A script sees its mistakes; `with` closes its reactor."""
+    with Reactor() as reactor:
+        reactor.call_soon(lambda: int("x"))
+        turns(reactor, 2)
+    with pytest.raises(RuntimeError, match="closed"):
+        reactor.run()
     assert "invalid literal" in capsys.readouterr().err
 
 

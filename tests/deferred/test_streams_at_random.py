@@ -73,8 +73,12 @@ def test_octets_and_grammar_hold_in_any_order_of_things(contexts, steps, secure_
     sent = [bytearray(), bytearray()]
     for number, step in enumerate(steps):
         if number == secure_at and not any(sent):
-            ends[1].transport.start_tls(contexts[1], server_side=True)
-            ends[0].transport.start_tls(contexts[0], server_hostname="mx.example")
+            secured = [
+                ends[1].transport.start_tls(contexts[1], server_side=True),
+                ends[0].transport.start_tls(contexts[0], server_hostname="mx.example"),
+            ]
+            for shaking in secured:
+                shaking.add_errback(lambda failure: failure.check(ConnectionError) or failure)  # aborted meanwhile
         play(clock, ends, sent, step)
     secure = ends[0].transport.get_extra_info("ssl_object") is not None
     if end != "abort":

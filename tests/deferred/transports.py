@@ -15,7 +15,7 @@ class Note:
 
     def __init__(self) -> None:
         self.calls: list[str] = []
-        self.data = b""
+        self.data = bytearray()
         self.lost: Deferred[Exception | None] = Deferred()
         self.keep_half_open = False
         self.awaited: list[tuple[int, Deferred[bytes]]] = []
