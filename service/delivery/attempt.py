@@ -50,7 +50,6 @@ class Attempt:
         self._connection: Connection | None = None
         self._peer: Address | None = None
         self._blamed: HostFailure | None = None
-        self._over = False
         self._wait: Deferred[Receipt] | None = None
 
     def start(self) -> Deferred[Receipt]:
@@ -71,8 +70,7 @@ class Attempt:
         return d.add_both(self._end)
 
     def abort(self) -> None:
-        """Give up at once; harmless once it has ended."""
-        self._over = True
+        """Give up at once; harmless once it has ended. For the end of the daemon: the connector is closing already."""
         if self._wait is not None:
             self._wait.cancel()
 
@@ -143,7 +141,7 @@ class Attempt:
         unheard = (
             error.phase is Phase.MAIL and error.code in (None, _TAKES_LEAVE) and not isinstance(error, BrokenAnswer)
         )
-        if unheard and not self._over and not self._connector.closing:
+        if unheard and not self._connector.closing:
             return self._next_relay(error)
         return self._elsewhere(failure)
 
@@ -174,7 +172,7 @@ class Attempt:
         if error is not self._blamed:
             self._blamed = error
             self._tell(error)
-        if isinstance(error, ConfirmationLost) or self._over or self._connector.closing:
+        if isinstance(error, ConfirmationLost) or self._connector.closing:
             failure.raise_exception()
         return error
 

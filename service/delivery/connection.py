@@ -333,12 +333,13 @@ class Connection(BaseProtocol):
         self._reading = True
         self._watch()
         d: Deferred[bytes] = maybe_deferred(content.read, self._piece)
-        d.add_callbacks(self._send_piece, self._cannot_read, callback_args=(content,), errback_args=(content,))
+        d.add_callback(self._send_piece)
         d.add_errback(self._fault)
 
-    def _send_piece(self, piece: bytes, content: Content) -> None:
+    def _send_piece(self, piece: bytes) -> None:
         self._reading = False
-        if content is not self._content:
+        content = self._content
+        if content is None:
             return  # the server has answered meanwhile
         self._piece += 1
         last = self._piece == content.pieces
@@ -358,14 +359,9 @@ class Connection(BaseProtocol):
         elif self._session.phase is Phase.CONFIRM:
             self._reached.add(_Moment.SENT)
 
-    def _cannot_read(self, failure: Failure, content: Content) -> None:
-        self._reading = False
-        if content is self._content:
-            self._fault(failure)
-
     def _fault(self, failure: Failure) -> None:
         """It is not the server's fault: the failure goes to whoever waits, as it is."""
-        self._content = None
+        self._reading, self._content = False, None
         self._broken = failure
         self._cut()
         self._wake()

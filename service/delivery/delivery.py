@@ -124,7 +124,7 @@ class Delivery:
     def _deliver(self, claim: Claim) -> None:
         site = self._sites.get(claim.site)
         if site is None:  # claimed just before the routes were changed
-            self._scheduler.leave(claim.site)
+            self._scheduler.leave(claim)
             self._give_back(claim).add_errback(self._report, "unclaim")
             return
         attempt = Attempt(claim, site, StoredContent(self._store, claim), self._connector, self._journal)
@@ -145,7 +145,7 @@ class Delivery:
 
     def _leave(self, result: Any, claim: Claim) -> Any:
         """The conversation is over, and its slot free, also while the outcome is still on its way to the disk."""
-        self._scheduler.leave(claim.site)
+        self._scheduler.leave(claim)
         return result
 
     def _settle(self, receipt: Receipt, claim: Claim, began: float) -> Deferred[None]:

@@ -76,10 +76,13 @@ class Scheduler:
         for state in [self._site(site)] if site is not None else list(self._sites.values()):
             self._wake_up(state)
 
-    def leave(self, site: str) -> None:
-        """A conversation has ended: there is room for another."""
-        self._pool.leave(site)
-        self.freed(site)
+    def leave(self, claim: Claim) -> None:
+        """The conversation for this claim has ended: there is room for another."""
+        self._pool.leave(claim.site)
+        state = self._site(claim.site)
+        if state.probe == claim.delivery:
+            state.probe = None
+        self.freed(claim.site)
 
     def freed(self, site: str) -> None:
         """There may be room for another conversation with this site, and with others too."""
@@ -152,9 +155,7 @@ class Scheduler:
     def _mark(self, state: SiteState) -> None:
         """The site may have due work."""
         state.more = True
-        if state.claiming:
-            state.news = True
-        elif not state.ready and not self._stopped:
+        if not state.claiming and not state.ready and not self._stopped:
             state.ready = True
             self._ring.append(state)
             self._want_turn()
@@ -186,7 +187,7 @@ class Scheduler:
     def _serve(self, state: SiteState, share: int) -> None:
         """Claim work for a site, at most its share of the slots that are free."""
         state.ready = False
-        if not state.allows(self._pool.busy_at(state.name)) or self._pool.full_at(state.name):
+        if not state.takes_work or self._pool.full_at(state.name):
             return
         number = min(self._pool.room(state.name), share if state.health == "up" else 1)
         if number == 0:  # what is free is kept for others: any conversation's end may change that
@@ -195,7 +196,7 @@ class Scheduler:
             return
         for _ in range(number):
             self._pool.enter(state.name)
-        state.claiming, state.more, state.news = True, False, False
+        state.claiming, state.more = True, False
         d: Deferred[Any] = self._store.claim(state.name, number)
         d.add_callbacks(self._claimed, self._not_claimed, state, number)
         d.add_errback(self._report)
@@ -204,22 +205,31 @@ class Scheduler:
         state.claiming = False
         for _ in range(asked - len(claims)):
             self._pool.leave(state.name)
-        if self._stopped:
-            self._give_back(claims, state)
-            return
-        if state.news or len(claims) == asked:
+        if state.more or len(claims) == asked:
             self._mark(state)
         else:
             self._look_ahead(state)
-        for claim in claims:
+        taken = self._welcome(claims, state)
+        self._give_back(claims[len(taken) :], state)
+        for claim in taken:
             self._deliver(claim)
         self._want_turn()
 
+    def _welcome(self, claims: list[Claim], state: SiteState) -> list[Claim]:
+        """Those of the claims that may still be tried: the end, or a site's rest, may have come before them."""
+        if self._stopped or state.health == "resting":
+            return []
+        if state.health == "probing" and claims:
+            state.probe = claims[0].delivery
+            return claims[:1]
+        return claims
+
     def _give_back(self, claims: list[Claim], state: SiteState) -> None:
-        """The claims came too late: the daemon is about to end."""
-        for _ in claims:
-            self._pool.leave(state.name)
+        """The claims came too late."""
         if claims:
+            for _ in claims:
+                self._pool.leave(state.name)
+            state.more = True
             self._store.unclaim(claims).add_errback(self._report)
 
     def _not_claimed(self, failure: Failure, state: SiteState, asked: int) -> None:

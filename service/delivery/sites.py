@@ -45,15 +45,16 @@ class SiteState:
     more: bool = False
     """Whether the store may have due work that was not claimed for want of room."""
     claiming: bool = False
-    news: bool = False
-    """Whether work came while a claim was under way."""
+    probe: int | None = None
+    """The delivery that finds out whether the site is back; others may still hang there from before its rest."""
     timer: TimerHandle | None = None
     timer_due: float = 0.0
     rest_timer: TimerHandle | None = None
 
-    def allows(self, busy: int) -> bool:
-        """Whether the site may be given work while `busy` conversations are under way."""
-        return self.health == "up" or (self.health == "probing" and busy == 0)
+    @property
+    def takes_work(self) -> bool:
+        """Whether the site may be given a message now."""
+        return self.health == "up" or (self.health == "probing" and self.probe is None)
 
     def rest(self, error: HostFailure, began: float, now: float, retry: Retry, spread: float) -> float | None:
         """The host was at fault in an attempt that began at `began`: rest, and return for how many seconds.

@@ -12,7 +12,6 @@ from typing import Any, Final
 
 from config.settings import Tls
 from service.delivery.receipt import describe
-from service.smtp.reply import clean_text
 
 Trust = Callable[[ssl.SSLContext, str | None], None]
 """Put into a context the authorities to trust: those in a file of certificates, or (None) the system's.
@@ -71,7 +70,8 @@ def _encrypting() -> ssl.SSLContext:
 
 
 def explain(error: Exception, wanted: str, session: object = None) -> str:
-    """What went wrong in a TLS handshake with the server named `wanted`, in one line.
+    """What went wrong in a TLS handshake with the server named `wanted`, in one line that the session is to escape: a
+    certificate may say anything.
 
     `session` is the `ssl.SSLObject` where there is one: the certificate that it saw tells names and dates.
     """
@@ -88,14 +88,13 @@ def _certificate_reason(error: ssl.SSLCertVerificationError, wanted: str, seen: 
     template = _REASONS.get(error.verify_code)
     if template is None:
         return f"the certificate is not trusted: {error.verify_message}"
-    told = template.format(
+    return template.format(
         names=", ".join(_names(seen)) or "other names",
         wanted=wanted,
         issuer=", ".join(value for _, value in _fields(seen.get("issuer"))) or "not named",
         not_after=seen.get("notAfter", "a date not shown"),
         not_before=seen.get("notBefore", "a date not shown"),
     )
-    return clean_text(told)  # a certificate may say anything
 
 
 def _certificate_seen(session: object) -> dict[str, Any]:

@@ -168,6 +168,9 @@ def test_opportunistic_tls_that_fails_goes_on_in_the_clear(room: Room, authority
     room.advance(3600.0)
     room.deliver()
     assert room.server.commands.count("STARTTLS") == 2
+    room.delivery.configure(room.settings)
+    room.deliver()
+    assert room.server.commands.count("STARTTLS") == 3
 
 
 def test_opportunistic_tls_never_gives_a_password_away(room: Room, authority: trustme.CA) -> None:

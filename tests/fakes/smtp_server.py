@@ -344,10 +344,10 @@ class _Peer(BaseProtocol):
             self.recipients.append(address)
 
     def do_data(self, text: str) -> None:
+        action = self.server.action("data")
         if not self.recipients:
-            self.reply("554 5.5.1 no valid recipients")
-            return
-        if self.act(self.server.action("data"), "354 go on"):
+            self.act(action, "554 5.5.1 no valid recipients")
+        elif self.act(action, "354 go on"):
             self.in_body, self.body_began, self.spoiled = True, False, False
 
     def do_rset(self, text: str) -> None:

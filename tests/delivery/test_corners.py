@@ -1,0 +1,285 @@
+"""What happens seldom: at the edge of two turns, with a slow store, by a bug of ours."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from config.settings import Relay, Retry, Route
+from deferred.defer import Deferred, fail
+from service.message.job import Job
+from service.message.outcome import Phase, State
+from service.queue.store import Claim, Submission
+from service.smtp.session import Session
+from tests.delivery.room import CONTENT, HOST, PORT, Room, sites
+from tests.fakes.smtp_server import CLOSE, SILENT, STALL, Late, SMTPServer, Then
+
+LONG = b"Subject: long\r\n\r\n" + (b"x" * 70 + b"\r\n") * 800  # one piece, more than a window of 4 KiB
+
+# the final dot
+
+
+def test_nothing_is_in_doubt_while_the_final_dot_is_still_here(room: Room) -> None:
+    """All is written, but not taken: the server cannot have the end, so `write` is the deadline, and no doubt is."""
+    room.reactor.window = 4096
+    room.server.on("body", STALL)
+    room.accept(content=LONG)
+    room.advance(179.0)
+    assert room.settled == []
+    room.advance(1.5)
+    assert (room.outcome().phase, room.told("in_doubt"), room.settled[0].attempts) == (Phase.BODY, [], 0)
+    room.advance(2.0)
+    assert room.outcome().state is State.DELIVERED
+
+
+# kept connections
+
+
+def test_a_kept_connection_that_has_just_failed_is_not_taken(room: Room) -> None:
+    """Nor is the host blamed, in the very turn in which the next message comes."""
+    room.deliver()
+    room.accept()
+    client: Any = room.reactor.connections[0]
+    client.deliver(b"250 2.0.0 surprise\r\n")
+    room.advance(0.5)
+    assert room.outcome(id="j2").state is State.DELIVERED
+    assert (room.server.connections, room.told("site_resting")) == (2, [])
+
+
+def test_a_kept_connection_that_fails_after_an_answer_is_the_hosts_fault(room: Room) -> None:
+    """The server has heard of the message: the same address is not asked again at once."""
+    room.deliver()
+    room.server.on("rcpt", Then("421 4.3.2 enough"))
+    room.deliver()
+    assert (room.server.connections, len(room.told("site_resting"))) == (1, 1)
+
+
+def test_no_connection_outlives_a_goodbye_that_is_not_answered(room: Room) -> None:
+    """Five seconds for QUIT, then it is cut."""
+    room.server.always("quit", SILENT)
+    room.deliver()
+    room.advance(10.0)
+    assert room.delivery.connections == 1
+    room.advance(5.0)
+    assert (room.delivery.connections, room.server.open) == (0, 0)
+
+
+def test_a_kept_connection_makes_way(room: Room) -> None:
+    """With all connections kept for other sites, the one idle longest is closed for a new one."""
+    servers = sites(room, 3)
+    room.configured(limits={"connections": 2}, timeouts={"idle": 1000.0})
+    for number in range(3):
+        room.deliver(f"bob@s{number}.example")
+        assert room.delivery.connections <= 2
+    assert [len(server.messages) for server in servers] == [1, 1, 1]
+    assert [server.open for server in servers] == [0, 1, 1]
+
+
+# hosts
+
+
+def test_a_host_with_many_addresses_is_not_tried_without_end(room: Room) -> None:
+    """Eight of them, then the next relay's turn, or the rest."""
+    addresses = [f"198.51.100.{number}" for number in range(1, 21)]
+    room.reactor.names["mx.test"] = addresses
+    servers = [
+        SMTPServer(room.reactor).listen(address, PORT).always("connect", Then("421 4.3.2 no")) for address in addresses
+    ]
+    room.deliver(seconds=0.9)
+    assert sum(server.connections for server in servers) == 8
+
+
+def test_a_resolver_that_does_not_answer_is_the_hosts_fault(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After `timeouts.connect`."""
+    monkeypatch.setattr(room.reactor, "getaddrinfo", lambda host, port: Deferred())
+    room.accept()
+    room.advance(29.0)
+    assert room.settled == []
+    room.advance(1.5)
+    assert room.outcome().phase is Phase.CONNECT
+    assert "cannot be resolved" in room.outcome().text
+
+
+@pytest.mark.parametrize("how", ["another address", "another relay"])
+def test_when_all_have_their_answer_nobody_else_is_asked(room: Room, how: str) -> None:
+    """The only recipient is refused, and the connection dies: a receipt, not a host failure."""
+    second = SMTPServer(room.reactor).listen("192.0.2.2", PORT)
+    room.reactor.names["backup.test"] = ["192.0.2.2"]
+    relays = (Relay("smtp", "mx.test", PORT), Relay("smtp", "backup.test", PORT))
+    if how == "another address":
+        room.reactor.names["mx.test"] = [HOST, "192.0.2.2"]
+        relays = relays[:1]
+    room.configured(routes=(Route(domains=("*",), relay=relays, tls="none"),))
+    room.server.on("rcpt", "550 5.1.1 who?").on("data", CLOSE)
+    room.deliver()
+    assert (room.outcome().state, room.outcome().code) == (State.FAILED, 550)
+    assert (second.connections, room.told("site_resting")) == (0, [])
+
+
+def test_a_refusal_stands_although_every_relay_failed(room: Room) -> None:
+    """A 550 by the first relay is final; the other recipient waits with what the second did."""
+    room.reactor.names["backup.test"] = ["192.0.2.2"]
+    relays = (Relay("smtp", "mx.test", PORT), Relay("smtp", "backup.test", PORT))
+    room.configured(routes=(Route(domains=("*",), relay=relays, tls="none"),))
+    room.server.on("rcpt:eve@b.example", "550 5.1.1 who?").on("data", CLOSE)
+    room.deliver("bob@b.example", "eve@b.example")
+    assert {each.address: (each.state, each.host) for each in room.settled[0].outcomes} == {
+        "eve@b.example": (State.FAILED, "mx.test:25"),
+        "bob@b.example": (State.WAITING, "backup.test:25"),
+    }
+
+
+def test_an_old_failure_does_not_rest_a_site_again(room: Room) -> None:
+    """One conversation hangs for minutes; the site has rested and served since."""
+    room.server.on("mail", SILENT)
+    room.deliver()
+    room.server.on("connect", CLOSE)
+    room.deliver("eve@b.example")
+    room.advance(5.0)
+    assert room.outcome("eve@b.example", "j2").state is State.DELIVERED
+    room.advance(300.0)
+    assert room.outcome().state is State.DELIVERED
+    assert room.when("site_resting") == [pytest.approx(0.5, abs=0.1)]
+
+
+# a slow or failing store
+
+
+class SlowClaims:
+    """`Store.claim` that answers when told to, with what was due when it was asked."""
+
+    def __init__(self, room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.waiting: list[tuple[Deferred[list[Claim]], list[Claim]]] = []
+        self._claim = room.store.claim
+        monkeypatch.setattr(room.store, "claim", self)
+
+    def __call__(self, site: str, limit: int) -> Deferred[list[Claim]]:
+        claims: list[Claim] = []
+        self._claim(site, limit).add_callback(claims.extend)
+        d: Deferred[list[Claim]] = Deferred()
+        self.waiting.append((d, claims))
+        return d
+
+    def answer(self) -> None:
+        waiting, self.waiting = self.waiting, []
+        for d, claims in waiting:
+            d.callback(claims)
+
+
+def test_claims_that_come_after_the_end_are_given_back(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The daemon drains: nothing is begun any more."""
+    claims = SlowClaims(room, monkeypatch)
+    room.deliver()
+    ends: list[None] = []
+    room.delivery.drain(25.0).add_callback(ends.append)
+    claims.answer()
+    room.advance(1.0)
+    assert [claim.id for claim in room.store.unclaimed] == ["j1"]
+    assert (ends, room.told("attempt_started"), room.server.connections) == ([None], [], 0)
+
+
+def test_claims_that_come_after_a_rest_has_begun_are_given_back(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A claim under way is no excuse for bothering a host that has just failed: they go out after the rest."""
+    room.server.on("connect", Late("421 4.3.2 no", 0.5))
+    room.deliver(seconds=0.1)
+    claims = SlowClaims(room, monkeypatch)
+    for number in range(3):
+        room.accept(f"user{number}@b.example")
+    room.advance(0.5)
+    assert room.delivery.sites()[0].health == "resting"
+    claims.answer()
+    room.advance(0.1)
+    assert (room.server.connections, len(room.store.unclaimed)) == (1, 3)
+    monkeypatch.undo()
+    room.advance(1.0)
+    assert len(room.server.messages) == 4
+
+
+def test_work_that_comes_during_a_claim_is_not_forgotten(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The claim under way was asked before; the next one follows at once."""
+    claims = SlowClaims(room, monkeypatch)
+    room.deliver()
+    room.deliver("eve@b.example")
+    claims.answer()
+    room.advance(0.0)
+    assert len(claims.waiting) == 1
+    claims.answer()
+    room.advance(0.1)
+    assert len(room.server.messages) == 2
+
+
+def test_a_store_that_cannot_commit_is_not_asked_for_work(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was sent may not be marked as sent: nothing more may go out."""
+    claims = SlowClaims(room, monkeypatch)
+    room.accept()
+    room.store.healthy = False
+    room.advance(10.0)
+    assert claims.waiting == []
+
+
+def test_an_earlier_due_time_overtakes_a_later_one(room: Room) -> None:
+    """A message for later has the site's timer; one that is put off comes before it."""
+    room.configured(retry=Retry(delays=(10.0,), jitter=0.0))
+    room.accept(not_before=room.reactor.wall_time() + 50.0)
+    room.server.on("rcpt", "450 4.2.0 later")
+    room.deliver("eve@b.example")
+    room.advance(11.0)
+    assert room.outcome("eve@b.example", "j2").state is State.DELIVERED
+
+
+def test_a_claim_for_a_site_that_is_no_more_goes_back(room: Room) -> None:
+    """It was claimed just before the routes changed; once they have, it goes out."""
+    job = Job(sender="", recipients=("bob@b.example",), content=CONTENT)
+    room.store.accept([Submission(job=job, name="old", sites=("gone.test:25",))])
+    room.delivery.wake("gone.test:25")
+    room.advance(0.5)
+    assert (len(room.store.unclaimed), room.delivery.in_flight, room.told("attempt_started")) == (1, 0, [])
+    room.delivery.start()
+    room.advance(0.5)
+    assert room.outcome().state is State.DELIVERED
+
+
+def test_messages_that_have_not_expired_wait_on_beside_those_that_have(room: Room) -> None:
+    """What is claimed to be expired, and is not, goes back."""
+    room.server.close()
+    room.deliver(expires=100.0)
+    room.deliver("eve@b.example", expires=100_000.0)
+    room.advance(500.0)
+    assert room.outcome().state is State.FAILED
+    room.server.listen(HOST, PORT)
+    room.advance(400.0)
+    assert room.outcome("eve@b.example", "j2").state is State.DELIVERED
+
+
+# bugs of ours
+
+
+def test_a_bug_in_the_session_does_not_look_like_the_hosts_fault(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is told, the message is held, and the site does not rest."""
+
+    def broken(session: Session, data: bytes) -> list[Any]:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(Session, "receive_data", broken)
+    room.deliver()
+    assert "ZeroDivisionError" in str(room.told("unhandled_error"))
+    assert ([settlement.hold for settlement in room.settled], room.told("site_resting")) == ([True], [])
+    assert room.server.open == 0
+    room.events.clear()
+
+
+def test_a_settlement_that_fails_is_not_followed_by_another(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What has been decided is never decided again, nor sent: the store has it, or nobody does."""
+    asked: list[Any] = []
+
+    def settle(settlements: list[Any]) -> Deferred[None]:
+        asked.append(settlements)
+        return fail(ZeroDivisionError())
+
+    monkeypatch.setattr(room.store, "settle", settle)
+    room.deliver()
+    room.advance(10_000.0)
+    assert (len(asked), len(room.server.messages), room.told("delivered")) == (1, 1, [])
+    assert "ZeroDivisionError" in str(room.told("unhandled_error"))
+    room.events.clear()
