@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from array import array
+
 import pytest
 
 from tests.deferred.transports import Echo, Note
@@ -39,6 +41,13 @@ def test_a_changed_buffer_does_not_change_what_was_written(world):
     buffer[:] = b"b" * len(buffer)
     server.transport.resume_reading()
     assert world.wait(server.receive(16_000_000)) == b"a" * 16_000_000
+
+
+def test_a_view_of_anything_is_sent_as_octets(world):
+    """Counted in octets, not in its items."""
+    client, server = world.connect()
+    client.transport.write(memoryview(array("I", [0] * 1_000_000)))
+    assert len(world.wait(server.receive(4_000_000))) == 4_000_000
 
 
 def test_many_pieces_in_one_go_survive_a_short_write(world):

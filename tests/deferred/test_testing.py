@@ -200,6 +200,23 @@ def test_a_small_window_holds_the_writer_back():
     assert client.calls == ["made", "pause", "resume"]
 
 
+def test_all_of_the_peers_last_words_are_read_after_a_failed_write():
+    """More than one read's worth waits, and its reset is known to the next write."""
+    clock = Clock()
+    client, server = Note(), Note()
+    memory_transport_pair(clock, client, server)
+    client.transport.pause_reading()
+    server.transport.write(b"x" * 200_000)
+    clock.settle()
+    server.transport.abort()
+    clock.settle()
+    client.transport.write(b"fails")
+    client.transport.resume_reading()
+    clock.settle()
+    assert len(client.data) == 200_000
+    assert isinstance(client.error, BrokenPipeError)
+
+
 def test_the_same_program_runs_the_same_way_each_time():
     """Nothing in memory depends on anything but the calls made."""
 
