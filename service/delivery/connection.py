@@ -195,7 +195,7 @@ class Connection(BaseProtocol):
         moment, d = self._waiter
         fault, answered = self._broken or self._error, _Moment.ANSWERED in self._reached
         # an answer stands whatever came after it, within the same read perhaps; the end of a handshake does not
-        if moment in self._reached and (fault is None or (moment is not _Moment.READY and answered)):
+        if moment in self._reached and (fault is None or answered):
             self._waiter = None
             d.callback(self)
         elif fault is not None:

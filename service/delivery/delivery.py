@@ -22,12 +22,12 @@ from service.delivery.policy import Plan
 from service.delivery.pool import Pool
 from service.delivery.receipt import Receipt
 from service.delivery.reports import Compose, Kind, Reports
-from service.delivery.routes import UNROUTED, Router
+from service.delivery.routes import Router
 from service.delivery.scheduler import Scheduler
 from service.delivery.sites import SiteView
 from service.delivery.tls import Contexts, Trust
 from service.journal import Journal
-from service.queue.store import Claim, Settlement, Store, StoreFailed, Submission
+from service.queue.store import Claim, Settled, Settlement, Store, StoreFailed, Submission
 from service.smtp.errors import ConfirmationLost, HostFailure, MessageFailure
 
 _BATCH: Final = 100
@@ -151,8 +151,7 @@ class Delivery:
     def _settle(self, receipt: Receipt, claim: Claim, began: float) -> Deferred[None]:
         """A host has answered for every recipient."""
         del began
-        if claim.site != UNROUTED.name:
-            self._scheduler.served(claim.site)
+        self._scheduler.served(claim.site)
         retry, spread = self._settings.retry, self._scheduler.spread()
         return self._write(claim, policy.after_receipt(claim, receipt.outcomes, retry, self._now(), spread))
 
@@ -203,8 +202,8 @@ class Delivery:
         d: Deferred[Any] = self._store.settle([plan.settlement(claim, self._now(), tuple(reports.values()))])
         return d.add_callback(self._settled, claim, plan, reports)
 
-    def _settled(self, _: None, claim: Claim, plan: Plan, reports: dict[Kind, Submission]) -> None:
-        news.tell(self._journal, claim, plan, reports)
+    def _settled(self, done: list[Settled], claim: Claim, plan: Plan, reports: dict[Kind, Submission]) -> None:
+        news.tell(self._journal, claim, plan, done[0], tuple(reports))
         if plan.due is not None and not plan.hold:
             self._scheduler.expect(claim.site, plan.due)
         for report in reports.values():
@@ -226,7 +225,8 @@ class Delivery:
             return None
         at = self._now()
         held = Settlement(claim=claim, outcomes=(), at=at, attempts=claim.attempts + 1, due=at, hold=True)
-        return self._store.settle([held]).add_errback(self._report, "delivery")
+        kept: Deferred[Any] = self._store.settle([held])
+        return kept.add_callbacks(lambda _: None, self._report, errback_args=("delivery",))
 
     def _done(self, _: None, claim: Claim) -> None:
         attempt = self._at_work.pop(claim.delivery, None)

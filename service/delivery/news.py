@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from service.delivery.policy import Plan
 from service.delivery.reports import Kind
 from service.journal import Journal
 from service.message.outcome import Outcome, State
-from service.queue.store import Claim, Submission
+from service.queue.store import Claim, Settled
 
 _EVENTS = {State.DELIVERED: "delivered", State.FAILED: "failed", State.WAITING: "deferred"}
 
 
-def tell(journal: Journal, claim: Claim, plan: Plan, reports: Mapping[Kind, Submission]) -> None:
-    """Tell what became of each recipient, and what its sender is told."""
+def tell(journal: Journal, claim: Claim, plan: Plan, settled: Settled, reports: tuple[Kind, ...]) -> None:
+    """Tell what became of each recipient, what its sender is told by which reports, and whether the job has ended."""
     for outcome in plan.outcomes:
         facts = _facts(claim, outcome)
         if outcome.state is State.WAITING:
@@ -24,10 +22,11 @@ def tell(journal: Journal, claim: Claim, plan: Plan, reports: Mapping[Kind, Subm
         waiting = [outcome.address for outcome in plan.waiting]
         decision = "hold" if plan.hold else "retry"
         journal.tell("in_doubt", id=claim.id, host=plan.doubt, recipients=waiting, decision=decision)
-    if "bounce" in reports:
-        _tell_report(journal, "bounced", claim, reports["bounce"], plan.failed)
-    if "warning" in reports:
-        _tell_report(journal, "warned", claim, reports["warning"], plan.waiting)
+    for kind, report in zip(reports, settled.reports, strict=False):  # none was accepted where the job was removed
+        event, concerned = ("bounced", plan.failed) if kind == "bounce" else ("warned", plan.waiting)
+        journal.tell(event, id=claim.id, report=report, recipients=[outcome.address for outcome in concerned])
+    if settled.state not in (None, "queued", "held"):
+        journal.tell("job_finished", id=claim.id, name=claim.name, state=settled.state)
 
 
 def _facts(claim: Claim, outcome: Outcome) -> dict[str, object]:
@@ -42,7 +41,3 @@ def _facts(claim: Claim, outcome: Outcome) -> dict[str, object]:
         "text": outcome.text,
         "attempt": claim.attempts + 1,
     }
-
-
-def _tell_report(journal: Journal, event: str, claim: Claim, report: Submission, outcomes: tuple[Outcome, ...]) -> None:
-    journal.tell(event, id=claim.id, report=report.name, recipients=[outcome.address for outcome in outcomes])

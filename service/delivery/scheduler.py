@@ -245,10 +245,12 @@ class Scheduler:
     def _look_ahead(self, state: SiteState) -> None:
         """All that is due has been claimed: come back for what will be."""
         due = self._store.next_due(state.name)
-        if due is not None and not self._stopped:
+        if due is not None:
             self._set_timer(state, due)
 
     def _set_timer(self, state: SiteState, due: float) -> None:
+        if self._stopped:
+            return
         if state.timer is not None:
             if state.timer_due <= due:
                 return

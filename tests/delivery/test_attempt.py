@@ -38,7 +38,12 @@ def test_a_message_travels_the_whole_chain(room: Room) -> None:
         "body",
         "confirm",
     ]
-    assert [name for _, name, _ in room.events if name != "step"] == ["attempt_started", "connected", "delivered"]
+    assert [name for _, name, _ in room.events if name != "step"] == [
+        "attempt_started",
+        "connected",
+        "delivered",
+        "job_finished",
+    ]
     assert room.told("delivered")[0] == {
         "id": "j1",
         "recipient": "bob@b.example",
@@ -112,6 +117,17 @@ def test_a_relay_that_failed_lately_is_asked_last(room: Room) -> None:
     room.advance(1.0)
     room.deliver()
     assert (len(room.server.messages), len(backup.messages)) == (1, 2)
+
+
+def test_a_relay_that_serves_again_is_forgiven(room: Room) -> None:
+    """The next failure costs it the first rest, not a longer one."""
+    room, backup = two_relays(room)
+    room = room.configured(timeouts={"idle": 0.0})
+    for _ in range(2):
+        room.server.on("connect", CLOSE)
+        room.deliver(seconds=1.1)
+        room.deliver(seconds=0.5)
+    assert (len(room.server.messages), len(backup.messages)) == (2, 2)
 
 
 def test_when_no_relay_serves_the_site_rests(room: Room) -> None:

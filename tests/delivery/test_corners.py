@@ -69,11 +69,43 @@ def test_a_kept_connection_makes_way(room: Room) -> None:
     """With all connections kept for other sites, the one idle longest is closed for a new one."""
     servers = sites(room, 3)
     room.configured(limits={"connections": 2}, timeouts={"idle": 1000.0})
+    for server in servers:
+        server.always("quit", SILENT)  # not even its goodbye is waited for
     for number in range(3):
         room.deliver(f"bob@s{number}.example")
         assert room.delivery.connections <= 2
     assert [len(server.messages) for server in servers] == [1, 1, 1]
     assert [server.open for server in servers] == [0, 1, 1]
+
+
+def test_room_for_one_at_a_time(room: Room) -> None:
+    """One connection, for one message: the next is opened when the last is gone."""
+    room.configured(limits={"connections_per_site": 1, "messages_per_connection": 1})
+    for number in range(5):
+        room.accept(f"user{number}@b.example")
+    room.advance(0.5)
+    assert (len(room.server.messages), room.server.most_open) == (5, 1)
+
+
+def test_nonsense_on_a_kept_connection_is_the_hosts_fault(room: Room) -> None:
+    """It has not just hung up: it does not speak SMTP any more."""
+    room.deliver()
+    room.server.on("mail", "999 what")
+    room.deliver()
+    assert (room.server.connections, len(room.told("site_resting"))) == (1, 1)
+
+
+def test_a_kept_connection_that_dies_during_a_drain_is_not_replaced(room: Room) -> None:
+    """No new connection: the message waits for the next start."""
+    room.deliver()
+    room.server.on("mail", SILENT)
+    room.deliver()
+    ends: list[None] = []
+    room.delivery.drain(25.0).add_callback(ends.append)
+    room.server.reset_all()
+    room.advance(1.0)
+    assert (ends, room.server.connections, len(room.server.messages)) == ([None], 1, 1)
+    assert room.outcome(id="j2").state is State.WAITING
 
 
 # hosts
@@ -101,7 +133,7 @@ def test_a_resolver_that_does_not_answer_is_the_hosts_fault(room: Room, monkeypa
     assert "cannot be resolved" in room.outcome().text
 
 
-@pytest.mark.parametrize("how", ["another address", "another relay"])
+@pytest.mark.parametrize("how", ["another address", "another relay", "a kept connection"])
 def test_when_all_have_their_answer_nobody_else_is_asked(room: Room, how: str) -> None:
     """The only recipient is refused, and the connection dies: a receipt, not a host failure."""
     second = SMTPServer(room.reactor).listen("192.0.2.2", PORT)
@@ -111,9 +143,11 @@ def test_when_all_have_their_answer_nobody_else_is_asked(room: Room, how: str) -
         room.reactor.names["mx.test"] = [HOST, "192.0.2.2"]
         relays = relays[:1]
     room.configured(routes=(Route(domains=("*",), relay=relays, tls="none"),))
+    if how == "a kept connection":
+        room.deliver("eve@b.example")
     room.server.on("rcpt", "550 5.1.1 who?").on("data", CLOSE)
-    room.deliver()
-    assert (room.outcome().state, room.outcome().code) == (State.FAILED, 550)
+    id = room.deliver()
+    assert (room.outcome(id=id).state, room.outcome(id=id).code) == (State.FAILED, 550)
     assert (second.connections, room.told("site_resting")) == (0, [])
 
 
@@ -196,16 +230,34 @@ def test_claims_that_come_after_a_rest_has_begun_are_given_back(room: Room, monk
     assert len(room.server.messages) == 4
 
 
+def test_claims_that_come_after_a_rest_are_tried_one_at_a_time(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They were asked for when the site was well: now one of them is the probe, and the others wait for it."""
+    room.server.on("connect", Late("421 4.3.2 no", 0.5), Late("220 mx.test", 5.0))
+    room.deliver(seconds=0.1)
+    claims = SlowClaims(room, monkeypatch)
+    for number in range(3):
+        room.accept(f"user{number}@b.example")
+    room.advance(1.5)
+    assert room.delivery.sites()[0].health == "probing"
+    claims.answer()
+    room.advance(1.0)
+    assert (room.server.open, len(room.store.unclaimed)) == (1, 2)
+    monkeypatch.undo()
+    room.advance(10.0)
+    assert len(room.server.messages) == 4
+
+
 def test_work_that_comes_during_a_claim_is_not_forgotten(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
     """The claim under way was asked before; the next one follows at once."""
     claims = SlowClaims(room, monkeypatch)
+    room.reactor.latency = 1.0
     room.deliver()
     room.deliver("eve@b.example")
     claims.answer()
     room.advance(0.0)
     assert len(claims.waiting) == 1
     claims.answer()
-    room.advance(0.1)
+    room.advance(10.0)
     assert len(room.server.messages) == 2
 
 

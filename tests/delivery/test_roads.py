@@ -55,9 +55,7 @@ def test_a_bounce_is_written_with_the_failure(room: Room) -> None:
     (settlement, _) = room.settled
     assert [report.name for report in settlement.reports] == ["bounce-1"]
     assert [(kind, len(outcomes)) for kind, _, outcomes, _ in room.composed] == [("bounce", 2)]
-    assert room.told("bounced") == [
-        {"id": "j1", "report": "bounce-1", "recipients": ["bob@b.example", "eve@b.example"]}
-    ]
+    assert room.told("bounced") == [{"id": "j1", "report": "j2", "recipients": ["bob@b.example", "eve@b.example"]}]
     assert [(message.sender, message.recipients) for message in room.server.messages] == [("", ("ann@a.example",))]
 
 

@@ -16,6 +16,7 @@ from service.queue.store import (
     JobState,
     JobView,
     RecipientView,
+    Settled,
     Settlement,
     SiteBacklog,
     StoreFailed,
@@ -152,10 +153,10 @@ class MemoryStore:
         content = self.jobs[claim.id].submission.job.content
         return succeed(content[piece * self.piece : (piece + 1) * self.piece])
 
-    def settle(self, settlements: Sequence[Settlement]) -> Deferred[None]:
-        return self._commit(lambda: [self._settle(settlement) for settlement in settlements] and None)
+    def settle(self, settlements: Sequence[Settlement]) -> Deferred[list[Settled]]:
+        return self._commit(lambda: [self._settle(settlement) for settlement in settlements])
 
-    def _settle(self, settlement: Settlement) -> None:
+    def _settle(self, settlement: Settlement) -> Settled:
         self.settled.append(settlement)
         delivery = self.deliveries[settlement.claim.delivery]
         assert delivery.claimed, "settled without a claim"
@@ -168,9 +169,10 @@ class MemoryStore:
         if settlement.due is not None:
             delivery.due = settlement.due
         assert settlement.due is not None or not delivery.waiting(), "somebody waits, and is never due"
-        for report in settlement.reports:
-            self.reports.append(report)
-            self._accept(report)
+        self.reports += settlement.reports
+        reports = tuple([self._accept(report).id for report in settlement.reports])
+        view = self.show(delivery.entry.id)
+        return Settled(view.state if view else None, reports)
 
     def unclaim(self, claims: Sequence[Claim]) -> Deferred[None]:
         return self._commit(lambda: [self._unclaim(claim) for claim in claims] and None)
