@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from random import Random
@@ -16,7 +17,7 @@ from service.journal import Journal
 from service.message.job import Job
 from service.message.outcome import Outcome, Phase, State
 from service.queue.sqlite import SQLiteStore
-from service.queue.store import Claim, Settlement, Submission
+from service.queue.store import Claim, Settlement, Source, Submission
 
 T = TypeVar("T")
 
@@ -110,7 +111,8 @@ def store(open_store: Callable[..., SQLiteStore]) -> SQLiteStore:
 
 @pytest.fixture
 def submission() -> Callable[..., Submission]:
-    """Make a submission for some recipients, each of whose sites is its domain."""
+    """Make a submission of a dropped file for some recipients, each of whose sites is its domain."""
+    inodes = itertools.count(1_000_000)
 
     def make(
         *recipients: str, name: str = "hello", content: bytes = b"Subject: x\r\n\r\nhello\r\n", **facts: Any
@@ -118,6 +120,7 @@ def submission() -> Callable[..., Submission]:
         own = {key: facts.pop(key) for key in ("source", "name_taken", "sites") if key in facts}
         recipients = recipients or ("ann@a.example",)
         job = Job(sender="shop@example.org", recipients=recipients, content=content, **facts)
+        own.setdefault("source", Source(f"{name}.eml", next(inodes), 1, len(content)))
         sites = own.pop("sites", tuple(address.split("@")[1] for address in recipients))
         return Submission(job=job, name=name, sites=sites, **own)
 

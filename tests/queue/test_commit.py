@@ -71,7 +71,8 @@ def test_a_commit_that_failed_and_came_back_is_not_done_twice(reactor, store, su
     [claim] = reactor.wait(store.claim("a.example", 5), 1)
     disk.left = 1
     done = settlement(claim, "failed", reports=(submission(name="bounce"),))
-    reactor.wait(store.settle([done]), 1)
+    [settled] = reactor.wait(store.settle([done]), 1)
+    assert (settled.state, settled.reports) == ("failed", (store.list()[0].id,))
     assert [view.name for view in store.list()] == ["bounce"]
     assert store.show(accepted.id).attempts == 1
     disk.left = 1

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 CHILD = """
+import os
 import sys
 from pathlib import Path
 from random import Random
@@ -21,7 +22,8 @@ store = SQLiteStore(Path(sys.argv[1]), reactor, Journal(), Random())
 job = Job(sender="", recipients=("x@a",), content=b"x" * 4000)
 
 def accept(n):
-    store.accept([Submission(job=job, name=f"j{n}", sites=("a",))]).add_callback(told, n)
+    d = store.accept([Submission(job=job, name=f"j{n}", sites=("a",))])
+    d.add_callback(told, n).add_errback(lambda failure: (failure.print_traceback(), os._exit(1)))
 
 def told(done, n):
     print("accepted", done[0].id, flush=True)

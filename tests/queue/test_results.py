@@ -186,3 +186,13 @@ def test_old_results_and_rejected_files_go(reactor, store, writer, layout, submi
     reactor.wait(writer.purge(2000))
     assert [path.name for path in layout.results.iterdir()] == ["open.json"]
     assert sorted(path.name for path in layout.rejected.iterdir()) == ["new.eml", "new.eml.why"]
+
+
+def test_a_report_to_a_sender_has_no_result(reactor, store, writer, layout, submission, settlement):
+    """A result is called after a dropped file, and a bounce is none."""
+    reactor.wait(store.accept([submission()]))
+    [claim] = reactor.wait(store.claim("a.example", 1))
+    bounce = submission("shop@example.org", name="bounce", source=None)
+    reactor.wait(store.settle([settlement(claim, "failed", reports=(bounce,))]), 3)
+    assert [path.name for path in layout.results.iterdir()] == ["hello.json"]
+    assert len(store.list()) == 1
