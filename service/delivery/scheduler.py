@@ -130,6 +130,7 @@ class Scheduler:
             self._cancel_rest(state)
             if state.timer is not None:
                 state.timer.cancel()
+                state.timer = None
         if self._store_timer is not None:
             self._store_timer.cancel()
 
