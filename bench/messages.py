@@ -87,7 +87,7 @@ def with_deferd(port: int, messages: int) -> float:
         assert daemon.stdout
         finished = 0
         for line in daemon.stdout:
-            finished += '"job_finished"' in line
+            finished += '"event": "delivered"' in line
             if finished == messages:
                 break
         took = time.perf_counter() - began  # preparing and draining are left out

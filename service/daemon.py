@@ -233,7 +233,7 @@ class Daemon:
         if job is None:
             return None
         sites = tuple(self._delivery.site_of(address) for address in job.recipients)
-        return Submission(job=job, name=f"{claim.name}-{kind}", sites=sites)
+        return Submission(job=job, name=f"{claim.name}-{kind}", sites=sites, result=False)
 
     def _site_lines(self) -> list[SiteLine]:
         return [

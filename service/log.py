@@ -81,7 +81,7 @@ class Log:
             "timestamp": moment.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
             "level": level,
             "event": event,
-            **facts,
+            **{name: round(value, 3) if isinstance(value, float) else value for name, value in facts.items()},
         }
         for process in self._processors:
             line = process(None, level, line)

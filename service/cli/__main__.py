@@ -1,6 +1,4 @@
-"""`python -m service.cli` is `deferd`."""
-
-from __future__ import annotations
+"""`python -m service.cli`: the same as `deferd`."""
 
 from service.cli import main
 

@@ -42,14 +42,14 @@ class Relayed(msgspec.Struct, frozen=True):
 
 def visit(settings: Settings) -> list[Relayed]:
     """Visit each relay of each site once, all at the same time; tell of them in the order of the routes."""
-    reactor = Reactor()
     contexts = Contexts(_trust)
-    visits = [
-        Visit(reactor, contexts, settings, site, relay).begin()
-        for site in Router(settings.routes).sites().values()
-        for relay in site.relays
-    ]
-    return reactor.run_until_complete(gather_results(visits))
+    with Reactor() as reactor:
+        visits = [
+            Visit(reactor, contexts, settings, site, relay).begin()
+            for site in Router(settings.routes).sites().values()
+            for relay in site.relays
+        ]
+        return reactor.run_until_complete(gather_results(visits))
 
 
 def _trust(context: ssl.SSLContext, ca_file: str | None) -> None:

@@ -74,6 +74,10 @@ class ChainView:
         line.append(detail)
         self._console.print(line, soft_wrap=True)
 
+    @staticmethod
+    def _answer(facts: dict[str, object]) -> str:
+        return f"{facts['recipient']}: {facts['code']} {facts['enhanced']} {facts['text']}"
+
     def _accepted(self, facts: dict[str, object]) -> None:
         self._names[facts["id"]] = str(facts["name"])
         self._line(facts, "accepted", "it is committed; the file may go", "cyan")
@@ -87,19 +91,24 @@ class ChainView:
         self._line(facts, "attempt", f"number {facts['attempt']}, to {facts['site']}", "cyan")
 
     def _delivered(self, facts: dict[str, object]) -> None:
-        self._line(facts, "callback", f"{facts['recipient']}: {facts['code']} {facts['text']}", "green")
+        self._line(facts, "callback", self._answer(facts), "green")
 
     def _deferred(self, facts: dict[str, object]) -> None:
         delay = facts["delay"]
         assert isinstance(delay, float | int)
-        answer = f"{facts['recipient']}: {facts['code']} {facts['text']}; again in {delay:.1f} s"
-        self._line(facts, "errback", answer, "yellow")
+        self._line(facts, "errback", f"{self._answer(facts)}; again in {delay:.1f} s", "yellow")
 
     def _failed(self, facts: dict[str, object]) -> None:
-        self._line(facts, "errback", f"{facts['recipient']}: {facts['code']} {facts['text']}; given up", "red")
+        self._line(
+            facts,
+            "errback",
+            f"{self._answer(facts)}; given up",
+            "red",
+        )
 
     def _bounced(self, facts: dict[str, object]) -> None:
-        self._line(facts, "bounce", "its sender is told", "red")
+        self._line(facts, "bounce", "its sender is told: one more message", "red")
+        self._names[facts["report"]] = "bounce"
 
 
 class Demo:
@@ -133,8 +142,9 @@ class Demo:
         self._daemon = Daemon(self._reactor, settings, random=random.Random(), listeners=(view, self._watch))  # noqa: S311 (jitter)
         self._reactor.call_later(PATIENCE, self._end)
         self._reactor.call_soon(self._begin)
-        self._reactor.run()
-        server.close()
+        with self._reactor:
+            self._reactor.run()
+            server.close()
         return self._verdict()
 
     def _begin(self) -> None:

@@ -39,8 +39,9 @@ def health(config_path: str | None) -> int:
         page = get_page(f"http://{settings.http.listen}/healthz", reactor=reactor, timeout=PATIENCE)
         page.add_callbacks(well, unwell).add_both(lambda _: reactor.stop())
 
-    reactor.call_soon(ask)
-    reactor.run()
+    with reactor:
+        reactor.call_soon(ask)
+        reactor.run()
     return status
 
 

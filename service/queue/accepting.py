@@ -67,11 +67,12 @@ def _insert_job(connection: apsw.Connection, entry: Entry) -> str:
     submission, job, source = entry.submission, entry.submission.job, entry.submission.source
     content = job.content
     name = result_name(submission.name)
-    if submission.name_taken or connection.execute("SELECT 1 FROM job WHERE result = ?", (name,)).fetchone():
+    if submission.name_taken or not _free_name(connection, name):
         name = result_name(submission.name, id_text(entry.id))
     connection.execute(
         "INSERT INTO job (id, name, result, state, sender, accepted_at, expires_at, in_doubt, size, eight_bit, pieces,"
-        " tags, key, inode, mtime_ns, octets, file) VALUES (?, ?, ?, 'queued', ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        " tags, key, inode, mtime_ns, octets, file, shown)"
+        " VALUES (?, ?, ?, 'queued', ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
             entry.id,
             submission.name,
@@ -89,9 +90,25 @@ def _insert_job(connection: apsw.Connection, entry: Entry) -> str:
             source and source.mtime_ns,
             source and source.size,
             source and source.name,
+            submission.result,
         ),
     )
     return name
+
+
+def _free_name(connection: apsw.Connection, name: str) -> bool:
+    """Whether a result may be called so: no job has the name, or one whose result is written and, so, was removed."""
+    former = connection.execute(
+        "SELECT id, name, finished_at IS NOT NULL AND NOT EXISTS (SELECT 1 FROM owed WHERE owed.job = job.id)"
+        " FROM job WHERE result = ?",
+        (name,),
+    ).fetchone()
+    if former is None:
+        return True
+    job, dropped, over = former
+    if over:  # the application has read its result and removed it: the name is the next job's
+        connection.execute("UPDATE job SET result = ? WHERE id = ?", (result_name(dropped, id_text(job)), job))
+    return bool(over)
 
 
 def _known(connection: apsw.Connection, entry: Entry) -> Accepted | None:

@@ -30,13 +30,16 @@ class OwedResult(msgspec.Struct, frozen=True):
 
 
 def owe(connection: apsw.Connection, changed: Sequence[Changed], results: ResultPolicy, version: int) -> list[Changed]:
-    """Note that these jobs' results are to be written, as far as they get one; return those."""
+    """Note that these jobs' results are to be written, as far as they get one; return those that may."""
     if results == "none":
         return []
     if results == "failed":
         query = "SELECT 1 FROM job WHERE id = ? AND state IN ('failed', 'partly')"
         changed = [one for one in changed if one[1] and connection.execute(query, (one[0],)).fetchone()]
-    connection.executemany("INSERT OR REPLACE INTO owed VALUES (?, ?)", [(job, version) for job, _ in changed])
+    connection.executemany(
+        "INSERT OR REPLACE INTO owed SELECT id, ? FROM job WHERE id = ? AND shown",
+        [(version, job) for job, _ in changed],
+    )
     return list(changed)
 
 

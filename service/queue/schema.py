@@ -42,6 +42,7 @@ CREATE TABLE job (
     id INTEGER PRIMARY KEY,
     name TEXT NOT NULL,          -- the dropped file's name without its ending
     result TEXT NOT NULL,        -- what its result file is called, without the ending
+    shown INTEGER NOT NULL,      -- whether it gets a result file
     state TEXT NOT NULL,
     attempts INTEGER NOT NULL DEFAULT 0,
     sender TEXT NOT NULL,

@@ -20,7 +20,7 @@ from service.journal import Journal
 from service.queue import changing, looking, owing
 from service.queue.accepting import Entry, accept_job, insert_piece
 from service.queue.commit import GroupCommit
-from service.queue.ids import Ids, id_number
+from service.queue.ids import Ids, id_number, id_text
 from service.queue.owing import Changed, OwedResult, ResultPolicy
 from service.queue.schema import PIECE, open_reader
 from service.queue.settling import claim_due, release_leases, settle_one, unclaim
@@ -31,6 +31,7 @@ from service.queue.store import (
     Counts,
     JobState,
     JobView,
+    Settled,
     Settlement,
     SiteBacklog,
     Source,
@@ -161,14 +162,19 @@ class SQLiteStore:
         data: bytes = row[0]
         return data
 
-    def settle(self, settlements: Sequence[Settlement]) -> Deferred[None]:
-        """Write what became of these claims; fire when that is durable."""
+    def settle(self, settlements: Sequence[Settlement]) -> Deferred[list[Settled]]:
+        """Write what became of these claims; fire, when that is durable, with how each left its job."""
         batch = [(one, [self._entry(report) for report in one.reports]) for one in settlements]
 
-        def run(connection: apsw.Connection, _: bool) -> Sequence[Changed]:
+        tried: list[JobState | None] = [None] * len(batch)
+
+        def run(connection: apsw.Connection, again: bool) -> tuple[list[Settled], Sequence[Changed]]:
+            states: list[JobState | None] = []
             changed: list[Changed] = []
-            for settlement, reports in batch:
+            for (settlement, reports), before in zip(batch, tried, strict=True):
                 state = settle_one(connection, settlement)
+                # Known already where a COMMIT that failed has come back: then what was found at that try holds.
+                states.append(before if state is None and again else state)
                 if state is None:
                     continue
                 job = id_number(settlement.claim.id)
@@ -178,12 +184,20 @@ class SQLiteStore:
                 changed.append((job, state not in ("queued", "held")))
                 for entry in reports:
                     accept_job(connection, entry)
-                    changed.append((entry.id, False))
-            return self._owe(connection, changed)
+            tried[:] = states
+            settled = [
+                Settled(state, tuple(id_text(entry.id) for entry in reports) if state else ())
+                for state, (_, reports) in zip(states, batch, strict=True)
+            ]
+            return settled, self._owe(connection, changed)
+
+        def tell(done: tuple[list[Settled], Sequence[Changed]]) -> list[Settled]:
+            self._tell(done[1], any(one.claim.pieces > 1 for one in settlements))
+            return done[0]
 
         d = self._commit.submit(run, cost=len(batch))
         d.add_both(self._unstage, [entry for _, reports in batch for entry in reports])
-        return d.add_callback(self._tell, any(one.claim.pieces > 1 for one in settlements))
+        return d.add_callback(tell)
 
     def unclaim(self, claims: Sequence[Claim]) -> Deferred[None]:
         """Give claims back untried: due as they were, no attempt counted."""

@@ -35,7 +35,8 @@ class Submission(msgspec.Struct, frozen=True, kw_only=True):
     """A job on its way into the store.
 
     `name` is what its result file is to be called, without the ending; `name_taken` tells that a result of that name
-    is on disk. `sites` has, for each recipient in order, the name of the site that its domain is routed to.
+    is on disk. `sites` has, for each recipient in order, the name of the site that its domain is routed to. `result`
+    tells whether it gets a result file: a report to a sender has none, as nobody waits for it.
     """
 
     job: Job
@@ -43,6 +44,7 @@ class Submission(msgspec.Struct, frozen=True, kw_only=True):
     sites: tuple[str, ...]
     source: Source | None = None
     name_taken: bool = False
+    result: bool = True
 
 
 class Accepted(msgspec.Struct, frozen=True):
@@ -92,6 +94,16 @@ class Settlement(msgspec.Struct, frozen=True, kw_only=True):
     reports: tuple[Submission, ...] = ()
     warned: bool = False
     hold: bool = False
+
+
+class Settled(msgspec.Struct, frozen=True):
+    """How a settlement left its job: None where it came too late to count, the job having been removed.
+
+    `reports` has the ids of the reports that were accepted with it, in their order.
+    """
+
+    state: JobState | None
+    reports: tuple[str, ...] = ()
 
 
 class RecipientView(msgspec.Struct, frozen=True, kw_only=True):
@@ -158,8 +170,8 @@ class Store(Protocol):
     def read(self, claim: Claim, piece: int) -> Deferred[bytes]:
         """The content's piece number `piece`, from 0."""
 
-    def settle(self, settlements: Sequence[Settlement]) -> Deferred[None]:
-        """Write what became of these claims; fire when that is durable."""
+    def settle(self, settlements: Sequence[Settlement]) -> Deferred[list[Settled]]:
+        """Write what became of these claims; fire, when that is durable, with how each left its job."""
 
     def unclaim(self, claims: Sequence[Claim]) -> Deferred[None]:
         """Give claims back untried: due as they were, no attempt counted."""

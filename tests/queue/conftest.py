@@ -117,7 +117,7 @@ def submission() -> Callable[..., Submission]:
     def make(
         *recipients: str, name: str = "hello", content: bytes = b"Subject: x\r\n\r\nhello\r\n", **facts: Any
     ) -> Any:
-        own = {key: facts.pop(key) for key in ("source", "name_taken", "sites") if key in facts}
+        own = {key: facts.pop(key) for key in ("source", "name_taken", "sites", "result") if key in facts}
         recipients = recipients or ("ann@a.example",)
         job = Job(sender="shop@example.org", recipients=recipients, content=content, **facts)
         own.setdefault("source", Source(f"{name}.eml", next(inodes), 1, len(content)))

@@ -189,10 +189,27 @@ def test_old_results_and_rejected_files_go(reactor, store, writer, layout, submi
 
 
 def test_a_report_to_a_sender_has_no_result(reactor, store, writer, layout, submission, settlement):
-    """A result is called after a dropped file, and a bounce is none."""
+    """Nobody waits for what became of a bounce."""
     reactor.wait(store.accept([submission()]))
     [claim] = reactor.wait(store.claim("a.example", 1))
-    bounce = submission("shop@example.org", name="bounce", source=None)
+    bounce = submission("shop@example.org", name="bounce", source=None, result=False)
     reactor.wait(store.settle([settlement(claim, "failed", reports=(bounce,))]), 3)
-    assert [path.name for path in layout.results.iterdir()] == ["hello.json"]
     assert len(store.list()) == 1
+    [claim] = reactor.wait(store.claim("example.org", 1))
+    reactor.wait(store.settle([settlement(claim)]), 3)
+    assert [path.name for path in layout.results.iterdir()] == ["hello.json"]
+
+
+def test_a_name_is_free_again_once_its_result_was_read_and_removed(
+    reactor, store, writer, submission, layout, settlement
+):
+    """An application that removes each result finds the next job of the same name under the same name."""
+    [first] = reactor.wait(store.accept([submission()]))
+    [claim] = reactor.wait(store.claim("a.example", 5))
+    reactor.wait(store.settle([settlement(claim)]))
+    reactor.advance(2)
+    (layout.results / "hello.json").unlink()
+    [second] = reactor.wait(store.accept([submission()]))
+    assert second.name == "hello"
+    assert store.show(first.id).name == "hello"
+    assert store.show(first.id).state == "delivered"
