@@ -57,6 +57,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
             reports=reports,
             warned=self.late,
             hold=self.hold,
+            doubt=self.doubt is not None,
         )
 
 
@@ -94,15 +95,15 @@ def after_lost_confirmation(
 ) -> Plan:
     """The final dot is out, the answer never came: sent again later, or held, as the job says.
 
-    Unlike any other host failure this uses up an attempt: each retry may be a duplicate in somebody's mailbox, so a
-    server that takes messages and never answers must meet the schedule's growing delays, not its own short rests.
+    It is the host's fault and uses up no attempt; the first time the message waits, as any other, for its site. But
+    each retry may be one more copy in somebody's mailbox, and the site, where others are served, comes back at once:
+    so a message whose confirmation is lost again and again meets the schedule's growing delays as well.
     """
-    attempts = claim.attempts + 1
     outcomes = error.outcomes + _unserved(claim, error, State.WAITING)
     if claim.in_doubt == "hold":
-        return Plan(outcomes=outcomes, attempts=attempts, due=at, delay=None, hold=True, doubt=error.host)
-    delay = max(rest, next_delay(attempts, retry, spread))
-    plan = _plan(claim, outcomes, retry, at, attempts=attempts, delay=delay)
+        return Plan(outcomes=outcomes, attempts=claim.attempts, due=at, delay=None, hold=True, doubt=error.host)
+    delay = max(rest, next_delay(claim.doubts, retry, spread)) if claim.doubts else rest
+    plan = _plan(claim, outcomes, retry, at, attempts=claim.attempts, delay=delay)
     return msgspec.structs.replace(plan, doubt=error.host)
 
 

@@ -120,8 +120,8 @@ def reroute_job(connection: apsw.Connection, job: int | None, site_of: Callable[
     moves = [move for move in moves if move[0] != move[1]]
     for new, old in dict.fromkeys((new, old) for new, old, _ in moves):
         connection.execute(
-            "INSERT OR IGNORE INTO delivery (job, site, state, due, attempts, warned, hold)"
-            " SELECT job, ?, state, due, attempts, warned, hold FROM delivery WHERE job = ? AND site = ?",
+            "INSERT OR IGNORE INTO delivery (job, site, state, due, attempts, doubts, warned, hold)"
+            " SELECT job, ?, state, due, attempts, doubts, warned, hold FROM delivery WHERE job = ? AND site = ?",
             (new, job, old),
         )
     connection.executemany(

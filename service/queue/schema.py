@@ -89,6 +89,7 @@ CREATE TABLE delivery (
     state INTEGER NOT NULL DEFAULT 0,    -- 0 ready, 1 claimed, 2 held
     due REAL NOT NULL,
     attempts INTEGER NOT NULL DEFAULT 0,
+    doubts INTEGER NOT NULL DEFAULT 0,   -- confirmations lost after the final dot
     warned INTEGER NOT NULL DEFAULT 0,
     lease INTEGER NOT NULL DEFAULT 0,    -- which claim has it: a settlement counts only for the claim it answers
     started INTEGER NOT NULL DEFAULT 0,  -- claims since the last settlement: more than one, and a daemon died in one

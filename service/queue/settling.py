@@ -16,7 +16,7 @@ _FEW: Final = 4  # so many addresses are looked up one by one, more by a map of 
 
 _MESSAGES: Final = """
 SELECT d.job, j.result, d.site, j.sender, d.attempts, j.accepted_at, j.expires_at, d.warned, j.in_doubt, j.size,
-       j.eight_bit, j.pieces, c.data
+       j.eight_bit, j.pieces, c.data, d.doubts
 FROM delivery d JOIN job j ON j.id = d.job LEFT JOIN content c ON c.job = d.job
 """
 _DUE: Final = _MESSAGES + "WHERE d.state = 0 AND d.site = ? AND d.due <= ? ORDER BY d.due LIMIT ?"
@@ -94,8 +94,8 @@ def settle_one(connection: apsw.Connection, settlement: Settlement) -> JobState 
         due = settlement.at if settlement.due is None else settlement.due
         connection.execute(
             "UPDATE delivery SET state = iif(hold OR ?, 2, 0), hold = 0, lease = 0, started = 0, due = ?,"
-            " attempts = ?, warned = max(warned, ?) WHERE job = ? AND site = ?",
-            (settlement.hold, due, attempts, settlement.warned, job, site),
+            " attempts = ?, warned = max(warned, ?), doubts = doubts + ? WHERE job = ? AND site = ?",
+            (settlement.hold, due, attempts, settlement.warned, settlement.doubt, job, site),
         )
     else:
         connection.execute("DELETE FROM delivery WHERE job = ? AND site = ?", (job, site))
@@ -159,4 +159,5 @@ def _claim_of(row: tuple[Any, ...], recipients: tuple[str, ...], lease: int) -> 
         eight_bit=bool(row[10]),
         pieces=row[11],
         content=row[12],
+        doubts=row[13],
     )

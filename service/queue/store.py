@@ -58,7 +58,8 @@ class Accepted(msgspec.Struct, frozen=True):
 class Claim(msgspec.Struct, frozen=True, kw_only=True):
     """A message for one site, ours to try until the lease ends. The recipients are those that still wait.
 
-    `attempts` counts those used up before this one. `content` is the whole content where it is small (one piece),
+    `attempts` counts those used up before this one, `doubts` how often the server vanished after the final dot, so that
+    nobody knows whether it has the message. `content` is the whole content where it is small (one piece),
     else None: then it is read a piece at a time with `Store.read`.
     """
 
@@ -69,6 +70,7 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True):
     sender: str
     recipients: tuple[str, ...]
     attempts: int
+    doubts: int = 0
     accepted_at: float
     expires_at: float | None
     warned: bool
@@ -83,7 +85,8 @@ class Settlement(msgspec.Struct, frozen=True, kw_only=True):
     """What became of a claim: written in one transaction, with the reports (bounce, warning) that it owes.
 
     `outcomes` has each recipient that was tried or given up, `attempts` how many are used up now, `due` when those
-    still waiting are tried again (None where none waits). `hold` keeps the rest until an operator decides.
+    still waiting are tried again (None where none waits). `hold` keeps the rest until an operator decides. `doubt` adds
+    one to the claim's doubts.
     """
 
     claim: Claim
@@ -94,6 +97,7 @@ class Settlement(msgspec.Struct, frozen=True, kw_only=True):
     reports: tuple[Submission, ...] = ()
     warned: bool = False
     hold: bool = False
+    doubt: bool = False
 
 
 class Settled(msgspec.Struct, frozen=True):

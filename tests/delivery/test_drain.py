@@ -72,7 +72,7 @@ def test_a_drain_that_cuts_off_after_the_final_dot_leaves_a_doubt(room: Room) ->
     room.advance(25.0)
     assert ends == [pytest.approx(23.0, abs=0.1)]
     assert (len(room.told("in_doubt")), room.store.unclaimed, room.told("site_resting")) == (1, [], [])
-    assert room.settled[0].attempts == 1
+    assert (room.settled[0].attempts, room.settled[0].doubt) == (0, True)
 
 
 def test_a_drain_does_not_wait_for_a_store_that_cannot_commit(room: Room) -> None:

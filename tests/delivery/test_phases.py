@@ -168,19 +168,21 @@ def test_a_server_that_stops_reading_in_the_content(room: Room) -> None:
     ("action", "at"), [(CLOSE, 0.0), (RESET, 0.0), (SILENT, 600.0), (Drip("250 ok then", 60.0), 600.0)]
 )
 def test_a_server_that_vanishes_after_the_final_dot(room: Room, action: Action, at: float) -> None:
-    """It may have the message: in doubt. It is sent again by the schedule, not by the host's short rest."""
-    room.server.on("confirm", action)
+    """It may have the message: in doubt. It is sent again after the site's rest; then, lest copies pile up, by the
+    schedule."""
+    room.server.on("confirm", action, CLOSE)
     room.accept()
     room.advance(at + 0.5)
     outcome = room.outcome()
     assert (outcome.state, outcome.code, outcome.phase) == (State.WAITING, None, Phase.CONFIRM)
     assert room.told("in_doubt") == [{"id": "j1", "host": SITE, "recipients": ["bob@b.example"], "decision": "retry"}]
     assert room.when("in_doubt") == [pytest.approx(at, abs=0.1)]
-    assert room.settled[0].attempts == 1
+    assert room.settled[0].attempts == 0
     room.advance(59.0)
-    assert len(room.told("attempt_started")) == 1
-    room.advance(1.5)
+    assert len(room.told("attempt_started")) == 2
+    room.advance(3.0)
     assert room.outcome().state is State.DELIVERED
+    assert [settlement.attempts for settlement in room.settled] == [0, 0, 1]
 
 
 def test_a_job_in_doubt_is_held_if_it_says_so(room: Room) -> None:

@@ -22,6 +22,7 @@ class Message:
     """A claim accepted at 0, for two recipients."""
 
     attempts: int = 0
+    doubts: int = 0
     expires: float | None = None
     warned: bool = False
     in_doubt: str = "retry"
@@ -36,6 +37,7 @@ class Message:
             sender="ann@a.example",
             recipients=("bob@b.example", "eve@b.example"),
             attempts=self.attempts,
+            doubts=self.doubts,
             accepted_at=0.0,
             expires_at=self.expires,
             warned=self.warned,
@@ -113,17 +115,26 @@ def test_an_answer_stands_although_the_host_failed_after_it() -> None:
     assert [each.address for each in plan.waiting] == ["eve@b.example"]
 
 
-def test_a_lost_confirmation_uses_up_an_attempt() -> None:
-    """Each retry may be a duplicate: the schedule's growing delays apply, not the host's short rest."""
+def test_a_lost_confirmation_is_the_hosts_fault() -> None:
+    """No attempt is used up, and the message waits for its site's rest."""
     error = ConfirmationLost(Phase.CONFIRM, "no answer", host=HOST)
     plan = policy.after_lost_confirmation(Message(attempts=1).claim, error, RETRY, 10.0, 1.0, 0.0)
-    assert (plan.attempts, plan.delay, plan.doubt, plan.hold) == (2, 300.0, HOST, False)
+    assert (plan.attempts, plan.delay, plan.doubt, plan.hold) == (1, 1.0, HOST, False)
+    assert plan.settlement(Message().claim, 10.0, ()).doubt
+
+
+@pytest.mark.parametrize(("doubts", "delay"), [(1, 60.0), (2, 300.0)])
+def test_a_confirmation_lost_again_meets_the_schedule(doubts: int, delay: float) -> None:
+    """Each retry may be a duplicate: the schedule's growing delays apply, not the host's short rest."""
+    error = ConfirmationLost(Phase.CONFIRM, "no answer", host=HOST)
+    plan = policy.after_lost_confirmation(Message(doubts=doubts).claim, error, RETRY, 10.0, 1.0, 0.0)
+    assert (plan.attempts, plan.delay) == (0, delay)
 
 
 def test_a_lost_confirmation_waits_at_least_for_the_rest() -> None:
     """A site that rests longer than the schedule says is not bothered before."""
     error = ConfirmationLost(Phase.CONFIRM, "no answer", host=HOST)
-    plan = policy.after_lost_confirmation(Message().claim, error, RETRY, 10.0, 200.0, 0.0)
+    plan = policy.after_lost_confirmation(Message(doubts=1).claim, error, RETRY, 10.0, 200.0, 0.0)
     assert plan.delay == 200.0
 
 

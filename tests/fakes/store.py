@@ -48,6 +48,7 @@ class Delivery:
     recipients: tuple[str, ...]
     due: float
     attempts: int = 0
+    doubts: int = 0
     claimed: bool = False
     held: bool = False
     warned: bool = False
@@ -128,6 +129,7 @@ class MemoryStore:
             sender=job.sender,
             recipients=delivery.waiting(),
             attempts=delivery.attempts,
+            doubts=delivery.doubts,
             accepted_at=delivery.entry.accepted_at,
             expires_at=None if job.expires is None else delivery.entry.accepted_at + job.expires,
             warned=delivery.warned,
@@ -162,6 +164,7 @@ class MemoryStore:
         assert delivery.claimed, "settled without a claim"
         delivery.claimed = False
         delivery.attempts = settlement.attempts
+        delivery.doubts += settlement.doubt
         delivery.held = settlement.hold
         delivery.warned = delivery.warned or settlement.warned
         for outcome in settlement.outcomes:
