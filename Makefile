@@ -1,6 +1,6 @@
 # Everything a person or CI runs. Each target sets up what it needs in .venv first.
 PYTHON ?= python3
-VENV := .venv
+VENV ?= .venv
 BIN := $(VENV)/bin
 
 .PHONY: demo test lint bench image clean
@@ -9,7 +9,7 @@ demo: $(VENV)/.installed-demo
 	@$(BIN)/deferd demo
 
 test: $(VENV)/.installed-test
-	$(BIN)/pytest
+	$(BIN)/pytest $(ARGS)
 
 lint: $(VENV)/.installed-lint
 	$(BIN)/ruff check .

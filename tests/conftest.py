@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Iterator
+import os
+from collections.abc import Callable, Generator, Iterator
 from typing import Any
 
 import pytest
@@ -12,6 +13,16 @@ from deferred.defer import Deferred, set_unhandled_error_hook
 from deferred.failure import Failure
 from deferred.reactor import Reactor
 from deferred.testing import Clock
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Where nothing may be skipped (in CI), a skip is a failure."""
+    report = yield
+    if report.skipped and os.environ.get("DEFERD_NOTHING_SKIPPED"):
+        report.outcome = "failed"
+        report.longrepr = f"skipped, where DEFERD_NOTHING_SKIPPED says that nothing may be: {report.longrepr}"
+    return report
 
 
 @pytest.fixture(autouse=True)

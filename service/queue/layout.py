@@ -7,7 +7,8 @@
         queue.db          0600   envelopes and content
         deferd.lock, poke 0660
 
-Modes are narrowed by the umask, and given only when a directory is made: what an operator has set stays.
+Modes are given only when a directory is made, what an operator has set stays; all but that of new/ are narrowed by the
+umask.
 """
 
 from __future__ import annotations
@@ -78,5 +79,6 @@ def _make(path: Path, mode: int) -> None:
         return
     path.mkdir(mode=mode & 0o777, parents=True)
     if mode & 0o2000:
-        # Not mkdir's to give. With it a dropped file gets the directory's group, by which we can read it.
-        path.chmod(path.stat().st_mode & 0o777 | 0o2000)
+        # Whatever the umask: the group must be able to drop here (nobody else gets past DIRECTORY), and a dropped file
+        # gets the directory's group, by which we can read it.
+        path.chmod(mode)

@@ -22,7 +22,7 @@ def test_the_directory_is_made_with_what_is_in_it(tmp_path):
     layout = prepare(tmp_path / "spool" / "deferd")
     modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in layout.directory.iterdir()}
     assert set(modes) == {"new", "rejected", "results"}
-    assert modes["new"] & 0o2700 == 0o2700
+    assert modes["new"] == 0o2770
     assert modes["results"] & 0o7007 == 0
     assert prepare(layout.directory) == layout
 
