@@ -18,11 +18,11 @@ _READ = 64 * 1024
 WINDOW = 256 * 1024
 
 
-class _Wire:
+class Wire:
     """One direction of a stream: what was sent and not yet read."""
 
     def __init__(self, host: Host, latency: float, window: int) -> None:
-        self._host = host
+        self.host = host  # whose time it takes
         self.latency = latency
         self.window = window
         self.sender: MemoryStream | None = None
@@ -44,14 +44,18 @@ class _Wire:
         """Send something on its way; things arrive in their order."""
         self.underway.append(item)
         if not self.stalled:
-            self._host.call_later(self.latency, self._arrive)
+            self.host.call_later(self.delay(), self._arrive)
 
     def resume(self) -> None:
         """Let what a stall held back go on."""
         if self.stalled:
             self.stalled = False
             for _ in range(len(self.underway)):
-                self._host.call_later(self.latency, self._arrive)
+                self.host.call_later(self.delay(), self._arrive)
+
+    def delay(self) -> float:
+        """Seconds that what is sent now takes."""
+        return self.latency
 
     def _arrive(self) -> None:
         if self.stalled or not self.underway:
@@ -95,7 +99,7 @@ class MemoryStream(Stream):
 
     __slots__ = ("_inbox", "_info", "_notice_due", "_outbox", "_watches_reading", "_watches_writing")
 
-    def __init__(self, host: Host, inbox: _Wire, outbox: _Wire, info: dict[str, Any]) -> None:
+    def __init__(self, host: Host, inbox: Wire, outbox: Wire, info: dict[str, Any]) -> None:
         super().__init__(host)
         self._inbox = inbox
         self._outbox = outbox
@@ -168,7 +172,7 @@ class MemoryStream(Stream):
             self._outbox.put(b"")
         self._inbox.size = -(1 << 62)  # nobody reads it, nobody minds
         if self._inbox.sender is not None:
-            self._host.call_later(self._inbox.latency, self._inbox.sender.notice)
+            self._inbox.host.call_later(self._inbox.delay(), self._inbox.sender.notice)
 
     def _wire_info(self, name: str) -> Any:
         return self._info.get(name)
@@ -183,7 +187,7 @@ def memory_stream_pair(
     server_address: tuple[str, int] = ("192.0.2.2", 25),
 ) -> tuple[MemoryStream, MemoryStream]:
     """Two streams, connected to each other, that have no protocols yet (see `Stream.begin`)."""
-    there, back = _Wire(host, latency, window), _Wire(host, latency, window)
+    there, back = Wire(host, latency, window), Wire(host, latency, window)
     client = MemoryStream(host, back, there, {"sockname": client_address, "peername": server_address})
     server = MemoryStream(host, there, back, {"sockname": server_address, "peername": client_address})
     return client, server

@@ -30,7 +30,7 @@ class MemoryServer:
     """What `create_server` of a `MemoryReactor` returns."""
 
     def __init__(self, reactor: MemoryReactor, address: Any, accept: Callable[[MemoryStream], object]) -> None:
-        self._reactor = reactor
+        self.reactor = reactor
         self._address = address
         self.accept = accept
 
@@ -41,8 +41,8 @@ class MemoryServer:
 
     def close(self) -> None:
         """Accept nothing more. Connections already accepted live on."""
-        if self._reactor.listening.get(self._address) is self:
-            del self._reactor.listening[self._address]
+        if self.reactor.listening.get(self._address) is self:
+            del self.reactor.listening[self._address]
 
 
 class MemoryReactor(Clock):
