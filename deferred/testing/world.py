@@ -179,15 +179,15 @@ class SimulatedReactor(MemoryReactor):
     def _make_call(
         self, deferred: Deferred[T], function: Callable[..., T], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> None:
+        results: list[Any] = []
         made: Deferred[T] = execute(self.in_thread, function, *args, **kwargs)
-        self.call_later(self.thread_time(), self._call_made, deferred, made)
+        made.add_both(results.append)
+        self.call_later(self.thread_time(), self._call_made, deferred, results[0])
 
-    def _call_made(self, deferred: Deferred[T], made: Deferred[T]) -> None:
+    def _call_made(self, deferred: Deferred[T], result: Any) -> None:
         self.working -= 1
-        if deferred.called:  # it was cancelled
-            made.add_errback(lambda _: None)
-        else:
-            made.chain_deferred(deferred)
+        if not deferred.called:  # else it was cancelled
+            deferred.callback(result)  # which takes a Failure for what it is
 
     # files are real
 

@@ -1,0 +1,66 @@
+"""Runs seeds: `python -m tests.simulation 1000` (the first thousand), `5-20`, `seed:17` (one, with its whole trace)."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+import time
+from collections import Counter
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+from tests.simulation.simulation import Measure, Simulation
+
+
+def place() -> str | None:
+    """Where files cost least: the store's promises to the disk are kept, not tested, here."""
+    return "/dev/shm" if Path("/dev/shm").is_dir() else None
+
+
+def run_seed(seed: int, keep: bool = False) -> Simulation:
+    """Run one seed in a directory of its own."""
+    with tempfile.TemporaryDirectory(dir=place(), prefix="simulation-") as directory:
+        simulation = Simulation(seed, Path(directory) / "spool", keep=keep)
+        simulation.run()
+    return simulation
+
+
+def _run(seed: int) -> tuple[int, list[str], Counter[str], Counter[str], int]:
+    books = run_seed(seed).books
+    return seed, books.violations, books.faults, books.duplicates, len(books.mail)
+
+
+def main(words: list[str]) -> int:
+    """Run what the words say; 1 if anything was not as it should be."""
+    word = words[0] if words else "100"
+    if word.startswith("seed:"):
+        books = run_seed(int(word[5:]), keep=True).books
+        print("\n".join(books.lines))
+        print(f"digest {books.digest}; {len(books.violations)} violations")
+        return bool(books.violations)
+    first, _, last = word.partition("-")
+    seeds = range(int(first), int(last) + 1) if last else range(int(first))
+    faults: Counter[str] = Counter()
+    duplicates: Counter[str] = Counter()
+    began, bad, jobs = time.monotonic(), 0, 0
+    with ProcessPoolExecutor(os.cpu_count()) as pool:
+        for seed, violations, faulty, twice, number in pool.map(_run, seeds, chunksize=4):
+            faults += faulty
+            duplicates += twice
+            jobs += number
+            bad += bool(violations)
+            for violation in violations[:5]:
+                print(f"seed {seed}: {violation}", flush=True)
+    days = len(seeds) * Measure().days
+    print(f"{len(seeds)} seeds, {days:.0f} simulated days, {jobs} jobs, {time.monotonic() - began:.0f} s")
+    for name, counted in (("faults", faults), ("duplicates, explained", duplicates)):
+        print(f"{name}: {sum(counted.values())}")
+        for kind, number in sorted(counted.items()):
+            print(f"  {number:7} {kind}")
+    print(f"{bad} seeds failed" if bad else "all as it should be")
+    return bool(bad)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,109 @@
+"""Hears what the daemon tells, sees what the servers see, and holds one against the other at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from config.settings import Settings
+from deferred.testing import World
+from deferred.testing.network import SimulatedStream
+from tests.simulation.books import Books
+from tests.simulation.servers import MailServer
+from tests.simulation.settings import Plan
+
+_STILL_HELD = 3600.0
+"""Seconds for which a slot may be held that was given under an older limit: an attempt goes from host to host."""
+
+
+class Listener:
+    """A listener of the journal, and of each step of each server."""
+
+    def __init__(self, world: World, books: Books, plan: Plan) -> None:
+        self.world = world
+        self.books = books
+        self.plan = plan
+        self.deaths = 0.0
+        self.crash_soon: Callable[[], object] = lambda: None
+        self._random = world.draw("listener")
+        self._resting: dict[str, float] = {}
+        self._limits: list[tuple[float, Settings]] = []
+
+    def begin(self) -> None:
+        """A new process remembers no rest."""
+        self._resting.clear()
+        self._limits.clear()
+
+    def orders_given(self) -> None:
+        """An order may end a site's rest."""
+        self._resting.clear()
+
+    def limits_changed(self, settings: Settings) -> None:
+        """These limits hold from now on, beside the former for a while."""
+        now = self.world.time()
+        self._limits = [one for one in self._limits if one[0] > now] + [(float("inf"), settings)]
+        self._limits = [(min(until, now + _STILL_HELD), old) for until, old in self._limits[:-1]] + self._limits[-1:]
+
+    # the journal
+
+    def __call__(self, event: str, facts: dict[str, Any]) -> None:
+        books, now = self.books, self.world.time()
+        books.events[event] += 1
+        if event == "step":
+            return
+        books.trace(now, event, facts)
+        match event:
+            case "job_accepted":
+                books.tokens[facts["id"]] = facts["name"]
+            case "delivered" | "failed":
+                books.lives[-1].told[books.tokens.get(facts["id"], "?"), facts["recipient"]] = event
+            case "in_doubt":
+                token = books.tokens.get(facts["id"], "?")
+                books.doubts.append((now, token, tuple(facts["recipients"])))
+            case "unhandled_error":
+                if facts.get("where") != "stop":
+                    books.violated(now, f"unhandled error: {facts}")
+            case "job_rejected":
+                books.violated(now, f"a job was rejected: {facts}")
+            case "site_resting":
+                self._resting[facts["site"]] = now + facts["delay"]
+            case "site_back":
+                self._resting.pop(facts["site"], None)
+            case "attempt_started":
+                until = self._resting.get(facts["site"], 0.0)
+                if now < until - 0.001:
+                    books.violated(now, f"{facts['site']} was tried {until - now:.1f} s before the end of its rest")
+            case _:
+                pass
+
+    # the servers
+
+    def watch_step(self, server: MailServer, step: str, conversation: Any) -> None:
+        """A step at a server: a good moment to count connections, and for the daemon to die."""
+        if step == "ehlo":
+            self._count(conversation.client)
+        elif step == "confirm":
+            if self.deaths and self._random.random() < self.deaths:
+                self.crash_soon()
+            limits = [settings.limits for _, settings in self._limits]
+            if limits and conversation.messages > max(each.messages_per_connection for each in limits):
+                self.books.violated(self.world.time(), f"{conversation.messages} messages on one connection")
+
+    def _count(self, client: SimulatedStream) -> None:
+        now = self.world.time()
+        self._limits = [one for one in self._limits if one[0] >= now]
+        if not self._limits or not client.machine.alive:
+            return
+        hosts = [
+            stream.get_extra_info("peername")[0]
+            for stream in client.machine.streams
+            if stream is stream.link.client and stream._protocol is not None
+        ]
+        most = max(settings.limits.connections for _, settings in self._limits)
+        if len(hosts) > most:
+            self.books.violated(now, f"{len(hosts)} connections, where {most} are allowed")
+        site = self.plan.site_of(client.get_extra_info("peername")[0])
+        here = sum(self.plan.site_of(host) == site for host in hosts)
+        most = max(settings.limits.connections_per_site for _, settings in self._limits)
+        if here > most:
+            self.books.violated(now, f"{here} connections to site {site}, where {most} are allowed")

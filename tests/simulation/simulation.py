@@ -1,0 +1,289 @@
+"""One seed: a few days of a daemon's life, with everything that can happen to it, and an audit at the end."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from deferred.testing import World
+from service.queue.commands import CommandStore
+from service.queue.poke import poke
+from tests.simulation.audit import audit
+from tests.simulation.books import Books, Mail
+from tests.simulation.letters import draw_recipients, write_job
+from tests.simulation.listener import Listener
+from tests.simulation.process import Disk, Process
+from tests.simulation.servers import MailServer
+from tests.simulation.settings import HOME, draw_plan, draw_settings
+
+DAY = 86_400.0
+HOUR = 3600.0
+
+
+@dataclass(frozen=True)
+class Measure:
+    """How much happens, in events a day; `quiet` has jobs only, and nothing goes wrong."""
+
+    days: float = 4.0
+    jobs: float = 6.0
+    crashes: float = 1.0
+    stops: float = 0.5
+    reloads: float = 0.5
+    troubles: float = 3.0
+    disks: float = 0.5
+    orders: float = 1.0
+    mishaps: bool = True
+
+
+QUIET = Measure(days=1.0, jobs=20.0, crashes=0, stops=0, reloads=0, troubles=0, disks=0, orders=0, mishaps=False)
+
+
+class Simulation:
+    """A world drawn from `seed`, in `directory`, which is emptied before."""
+
+    def __init__(self, seed: int, directory: Path, measure: Measure = Measure(), *, keep: bool = False) -> None:
+        self.seed = seed
+        self.measure = measure
+        self.world = World(seed)
+        self.books = Books(directory, keep)
+        self.random = self.world.draw("plan")
+        self.directory = directory
+        shutil.rmtree(directory, ignore_errors=True)
+        (directory / "new").mkdir(parents=True)
+        self.plan = draw_plan(self.random)
+        self.settings = draw_settings(self.random, self.plan, directory)
+        self.world.network.names.update(self.plan.names)
+        self.disk = Disk(self.world, self.books)
+        self.disk.die = lambda: self.crash()
+        self.listener = Listener(self.world, self.books, self.plan)
+        self.process: Process | None = None
+        self.over = False
+        self._servers()
+
+    def _servers(self) -> None:
+        machine = self.world.machine("10.0.0.0")
+        rates = (0.0, 0.005, 0.02, 0.1, 0.3) if self.measure.mishaps else (0.0,)
+        self.servers = {
+            host: MailServer(
+                machine,
+                self.books,
+                self.world.draw(f"server {host}"),
+                host,
+                mishaps=self.random.choice(rates),
+                gentle=number == 0,
+                pipelining=self.random.random() < 0.7,
+                watch=self.listener.watch_step,
+            )
+            for number, host in enumerate(self.plan.hosts)
+        }
+        for server in self.servers.values():
+            server.boot()
+        self.listener.crash_soon = self._crash_soon
+        if self.measure.crashes:
+            self.disk.mishaps = self.random.choice((0.0, 0.0, 0.01, 0.05))
+            self.disk.deaths = self.random.choice((0.0, 0.0, 0.002, 0.02))
+            self.listener.deaths = self.random.choice((0.0, 0.02, 0.1))
+
+    # the days
+
+    def run(self) -> Books:
+        """Live through it; what was not as it should be is in the books."""
+        measure, span = self.measure, self.measure.days * DAY
+        for what, often in (
+            (self.drop_jobs, measure.jobs / 2),
+            (self.crash, measure.crashes),
+            (self.stop, measure.stops),
+            (self.reload, measure.reloads),
+            (self.trouble, measure.troubles),
+            (self.disk_trouble, measure.disks),
+            (self.order, measure.orders),
+        ):
+            for _ in range(self._number(often * measure.days)):
+                self.world.call_later(self.random.uniform(0.0, span), what)
+        self.boot()
+        self.world.advance(span)
+        self.finish()
+        audit(self)
+        return self.books
+
+    def _number(self, mean: float) -> int:
+        return int(mean * self.random.uniform(0.5, 1.5) + self.random.random())
+
+    def note(self, fault: str, **facts: object) -> None:
+        """Something is done to the daemon."""
+        self.books.faults[fault] += 1
+        self.books.trace(self.world.time(), fault, facts)
+
+    # the daemon
+
+    def boot(self) -> None:
+        """Start the daemon, unless it runs."""
+        if self.process is None:
+            self.listener.begin()
+            self.process = Process(self.world, self.books, self.settings, self.disk, self.listener)
+            self.listener.limits_changed(self.settings)
+            self.process.start()
+
+    def crash(self) -> None:
+        """Kill it; it is started again after a while."""
+        if self.process is None or self.over:
+            return
+        silently = self.random.random() < 0.3
+        self.note("power cut" if silently else "SIGKILL")
+        process, self.process = self.process, None
+        process.kill("killed", silently=silently)
+        self._boot_later()
+
+    def _crash_soon(self) -> None:
+        self.world.call_later(self.random.expovariate(10.0), self.crash)
+
+    def stop(self) -> None:
+        """SIGTERM; it is started again after a while."""
+        if self.process is not None and self.process.stopping_since is None:
+            self.note("SIGTERM")
+            self.process.stop(self._stopped)
+
+    def _stopped(self) -> None:
+        self.process = None
+        self.books.trace(self.world.time(), "exited", {})
+        if not self.over:
+            self._boot_later()
+
+    def _boot_later(self) -> None:
+        self.world.call_later(self.random.choice((0.1, 1.0, 60.0, 600.0, 7200.0)), self.boot)
+
+    def reload(self) -> None:
+        """SIGHUP, with a new configuration or a mistake in it."""
+        if self.process is None or self.process.stopping_since is not None:
+            return
+        if self.random.random() < 0.2:
+            self.note("reload: a mistake")
+            self.process.next_settings = None
+        else:
+            self.note("reload")
+            self.settings = draw_settings(self.random, self.plan, self.directory)
+            self.process.next_settings = self.settings
+            self.listener.limits_changed(self.settings)
+        self.process.daemon.reload()
+
+    # jobs and orders
+
+    def drop_jobs(self) -> None:
+        """Somebody drops a few jobs at once."""
+        for _ in range(self.random.choice((1, 1, 2, 4))):
+            self.drop_job()
+
+    def drop_job(self) -> None:
+        random, books = self.random, self.books
+        token = f"j{len(books.mail):04d}"
+        wall = self.world.wall_time()
+        mail = Mail(
+            token,
+            sender=random.choice((f"owner@{HOME}", f"owner@{HOME}", "")),
+            recipients=draw_recipients(random, token, list(self.plan.domains)),
+            not_before=round(wall + random.uniform(1.0, 0.5 * DAY), 3) if random.random() < 0.2 else None,
+        )
+        expires = random.choice((600.0, 6 * HOUR, DAY)) if random.random() < 0.2 else None
+        if random.random() < 0.05 and books.mail:
+            former = random.choice(list(books.mail.values()))
+            if former.key is not None:
+                mail.key = former.key
+        if mail.key is None and random.random() < 0.2:
+            mail.key = f"key {token}"
+        books.mail[token] = mail
+        name = write_job(random, self.directory, mail, expires)
+        books.trace(self.world.time(), "dropped", {"name": name, "recipients": mail.recipients})
+
+    def order(self) -> None:
+        """An operator changes the queue by a command."""
+        if self.process is None:
+            return
+        if self.process.in_transaction:  # a command waits for the lock; here nothing would happen meanwhile
+            self.world.call_later(0.01, self.order)
+            return
+        change = self.random.choice(("retry", "retry", "hold", "release", "remove"))
+        with CommandStore(self.directory, self.world.wall_time) as store:
+            jobs = [job for job in store.list(limit=50) if job.name in self.books.mail]
+            if not jobs:
+                return
+            job = self.random.choice(jobs)
+            self.note(f"order: {change}", name=job.name)
+            if change == "remove":
+                self.books.mail[job.name].removed = True
+            one = change == "remove" or self.random.random() < 0.7
+            store.change(change, [job.id] if one else None)
+            for each in [job] if one else jobs:
+                if change in ("retry", "release"):  # due now, whatever was said before
+                    self.books.mail[each.name].not_before = None
+        self._poke()
+
+    def _poke(self) -> None:
+        self.listener.orders_given()
+        poke(self.directory)
+
+    # trouble
+
+    def trouble(self) -> None:
+        """Something happens to a host or to the connections to it, for a while."""
+        host = self.random.choice(self.plan.hosts)
+        path, server = self.world.network.path(host), self.servers[host]
+        links = [link for at, link in self.world.network.links() if at == host]
+        kind = self.random.choice(("refuses", "swallows", "cut", "crash", "crash", "stall", "reset", "narrow"))
+        self.note(f"host: {kind}", host=host)
+        if kind in ("refuses", "swallows"):
+            setattr(path, kind, True)
+        elif kind == "cut":
+            self.world.network.cut(host)
+        elif kind == "crash":
+            server.crash()
+        elif kind == "narrow":
+            path.window = self.random.choice((100, 1000))
+        elif links:
+            link = self.random.choice(links)
+            link.reset() if kind == "reset" else link.stall(to_server=self.random.random() < 0.5)
+        lasts = self.random.choice((5.0, 60.0, 900.0, 2 * HOUR, 6 * HOUR))
+        self.world.call_later(lasts, self.heal, host)
+
+    def heal(self, host: str) -> None:
+        """The host is as it was."""
+        self.world.network.heal(host)
+        self.servers[host].boot()
+
+    def disk_trouble(self) -> None:
+        """The disk is full, or fails, for a while."""
+        self.disk.mode = self.random.choice(("full", "io"))
+        self.note(f"disk: {self.disk.mode}")
+        self.world.call_later(self.random.choice((1.0, 60.0, 1800.0)), setattr, self.disk, "mode", "")
+
+    # the end
+
+    def finish(self) -> None:
+        """Heal everything, then let time pass until nothing waits any more."""
+        self.over = True
+        for host in self.plan.hosts:
+            self.heal(host)
+            self.servers[host].mishaps = 0.0
+        self.disk.mode, self.disk.mishaps, self.disk.deaths = "", 0.0, 0.0
+        self.world.advance(7210.0)  # a daemon that is down comes up
+        assert self.process is not None
+        for _ in range(60):
+            with CommandStore(self.directory, self.world.wall_time) as store:
+                if store.count().queued == 0 and not list((self.directory / "new").iterdir()):
+                    break
+                if store.count().held and not self.process.in_transaction:
+                    store.change("release")
+                    self._poke()
+            self.world.advance(HOUR)
+        else:
+            self.books.violated(self.world.time(), "the queue does not get empty")
+        self.world.advance(20.0)
+        self.process.stop(self._stopped)
+        self.world.advance(60.0)
+
+
+def encode(view: object) -> bytes:
+    """A result file's text."""
+    return msgspec.json.encode(view) + b"\n"
