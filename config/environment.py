@@ -2,7 +2,8 @@
 
 `${NAME}` is the variable's value, `${NAME:-default}` the default where it is unset or empty, `$${` a literal `${`.
 What was put in is taken as text and never looked through again. `DEFERD_RETRY__MAX_AGE=2d` sets `retry.max_age`;
-`DEFERD_ROUTES__0__PASSWORD` sets the first route's. A list or a mapping is written as in YAML, `[1m, 5m]`.
+`DEFERD_ROUTES__0__PASSWORD` sets the first route's. A list or a mapping is written as in YAML, `[1m, 5m]`. A variable
+that is no key, but near one, is an error; one that is near none is another program's business.
 """
 
 from __future__ import annotations
@@ -67,6 +68,8 @@ def override(root: document.Mapping, schema: Section, environ: Mapping[str, str]
             continue
         place = Place(name, variable=True)
         keys = name.removeprefix(PREFIX).lower().split("__")
+        if keys[0] not in schema.keys and problems.nearest(".".join(keys)) is None:
+            continue  # somebody else's: no key begins like it, and none is near
         if not _set(root, schema, keys, Scalar(environ[name], "loose", place, environ[name]), problems):
             problems.add(place, "", unknown(".".join(keys), problems))
 

@@ -39,9 +39,9 @@ EVENTS: Final[dict[str, Level]] = {
     "delivered": "info",  # id, recipient, host, code, text, attempt
     "deferred": "info",  # id, recipient, host, phase, code, text, attempt, delay
     "failed": "warning",  # id, recipient, host, phase, code, text, attempt
-    "bounced": "info",  # id, report (the bounce's own id or ""), recipients
-    "warned": "info",  # id, report, recipients
-    "in_doubt": "warning",  # id, host, recipients, decision: the final dot is out, the answer never came
+    "bounced": "info",  # as failed; report: the id of the bounce that tells the sender
+    "warned": "info",  # as deferred; report: the id of the warning
+    "in_doubt": "warning",  # as deferred; decision: the final dot is out, the answer never came
     # a site's life
     "connected": "debug",  # site, host, tls
     "disconnected": "debug",  # site, host, messages

@@ -19,9 +19,9 @@ from deferred.testing import Clock
 def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Where nothing may be skipped (in CI), a skip is a failure."""
     report = yield
-    if report.skipped and os.environ.get("DEFERD_NOTHING_SKIPPED"):
+    if report.skipped and os.environ.get("TESTS_NOTHING_SKIPPED"):
         report.outcome = "failed"
-        report.longrepr = f"skipped, where DEFERD_NOTHING_SKIPPED says that nothing may be: {report.longrepr}"
+        report.longrepr = f"skipped, where TESTS_NOTHING_SKIPPED says that nothing may be: {report.longrepr}"
     return report
 
 

@@ -36,4 +36,4 @@ def test_the_demo_shows_each_chain_and_ends_well(tmp_path: Path) -> None:
         for match in [re.search(rf"^ *(\d+) ms  order +{what}", done.stdout, re.MULTILINE)]
         if match
     )
-    assert delivered - refused >= 1000
+    assert delivered - refused >= 900

@@ -16,12 +16,12 @@ PATIENCE = 4.0  # seconds: less than a health check usually has
 
 
 def health(config_path: str | None) -> int:
-    """0 when /healthz of the daemon with this configuration answers, else 1; 78 for a bad configuration."""
+    """0 when /healthz of the daemon with this configuration answers, else 1."""
     try:
         settings = load(find(config_path, os.environ), os.environ)
     except ConfigError as error:
         click.echo(str(error), err=True)
-        return os.EX_CONFIG
+        return 1
     if settings.http.listen is None:
         click.echo("http.listen is null: there is nothing to ask", err=True)
         return 1

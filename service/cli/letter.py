@@ -6,6 +6,7 @@ go on ours, and add recipients. What comes out is read by the daemon's own reade
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
 from secrets import token_hex
@@ -13,6 +14,7 @@ from typing import Final
 
 from config.settings import Settings
 from service.message.address import check_address, check_sender
+from service.message.eml import field_of
 from service.message.job import Job, JobError
 from service.message.read import read_job
 from service.message.rules import ReadingRules
@@ -48,6 +50,23 @@ def letter(
     file = b"".join(line.encode() + b"\r\n" for line in lines) + b"".join(own) + message
     _check(judged(file, settings), recipients)
     return file
+
+
+def names_sender(data: bytes) -> bool:
+    """Whether the message's header says who sends it."""
+    content = normalise(data)
+    return any(field_of(content, name) for name in ("return-path", "sender", "from"))
+
+
+def caller(settings: Settings) -> str:
+    """Who calls us, at our own name."""
+    import pwd
+
+    try:
+        user = pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        user = f"uid-{os.getuid()}"
+    return f"{user}@{settings.hostname}"
 
 
 def judged(file: bytes, settings: Settings, ending: str = ".eml") -> Job:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+FIRST_PAGE = 100
 STATES = ("queued", "held", "delivered", "failed", "partly")
 
 
@@ -34,12 +36,15 @@ def queue() -> None:
 @click.option("--site", metavar="S", help="Only jobs with mail for this site.")
 @click.option("--state", type=click.Choice(STATES), help="Only jobs in this state; else all that are not finished.")
 @click.option(
-    "--limit", type=click.IntRange(min=1), default=100, show_default=True, metavar="N", help="At most N jobs."
+    "--limit", type=click.IntRange(min=1), metavar="N", help="At most N jobs. [default: 100; with --json, all]"
 )
 @json_option
-def list_jobs(config_path: str | None, site: str | None, state: JobState | None, limit: int, as_json: bool) -> None:
-    """List jobs, oldest first."""
-    jobs = _with_store(config_path, lambda store: store.list(site=site, state=state, limit=limit))
+def list_jobs(
+    config_path: str | None, site: str | None, state: JobState | None, limit: int | None, as_json: bool
+) -> None:
+    """List jobs, oldest first: what waits, why, and when it is tried next."""
+    most = limit or (sys.maxsize if as_json else FIRST_PAGE)
+    jobs = _with_store(config_path, lambda store: store.list(site=site, state=state, limit=most))
     if as_json:
         print_json(jobs)
         return
@@ -47,11 +52,19 @@ def list_jobs(config_path: str | None, site: str | None, state: JobState | None,
         click.echo("no such jobs" if site or state else "the queue is empty")
         return
     rows = [
-        (job.id, job.name, job.state, job.attempts, _recipients(job), job.accepted_at, job.next_attempt) for job in jobs
+        (job.id, job.name, job.state, job.attempts, _recipients(job), job.accepted_at, job.next_attempt, _why(job))
+        for job in jobs
     ]
-    print_table(("id", "name", "state", "attempts", "recipients", "accepted", "next attempt"), rows)
-    if len(jobs) == limit:
-        click.echo(f"the first {limit}; --limit N shows more", err=True)
+    print_table(("id", "name", "state", "attempts", "recipients", "accepted", "next attempt", "last answer"), rows)
+    if len(jobs) == most:
+        click.echo(f"the first {most}; --limit N shows more", err=True)
+
+
+def _why(job: JobView) -> str:
+    """What was said last of a recipient that waits, else of any."""
+    tried = [recipient for recipient in job.recipients if recipient.text]
+    telling = next((recipient for recipient in tried if recipient.state == "waiting"), tried[0] if tried else None)
+    return _answer(telling.code, telling.enhanced, telling.text) if telling else ""
 
 
 def _recipients(job: JobView) -> str:
@@ -116,10 +129,10 @@ def _changing(change: Change, what: str, done: str) -> None:
             click.echo(f"{done} {changed} {'job' if changed == 1 else 'jobs'}")
 
 
-_changing("retry", "Make jobs due now, and end the rest of their sites.", "made due")
+_changing("retry", "Try jobs now, even where their site was left in peace after a failure.", "made due")
 _changing("hold", "Try jobs no more until they are released.", "held")
 _changing("release", "Let held jobs go on.", "released")
-_changing("remove", "Take jobs out of the queue: what waits is not delivered, and nobody is told.", "removed")
+_changing("remove", "Give jobs up: nothing is sent, nobody told.", "removed")
 
 
 def _with_store(config_path: str | None, use: Callable[[CommandStore], T]) -> T:

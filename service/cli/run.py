@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 import signal
 import sys
@@ -18,15 +17,18 @@ from deferred.reactor import Reactor
 from service.daemon import Daemon
 from service.queue.store import StoreFailed
 
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+"""Blocked from the process's first moments by the command until they can be heard."""
+
 
 def run(config_path: str | None) -> int:
-    """Run until SIGTERM or SIGINT. 0 after a clean end, 1 where it cannot start, 78 for a bad configuration."""
+    """Run until SIGTERM or SIGINT. 0 after a clean end, 1 where it cannot start, also for a bad configuration."""
     try:
         path = find(config_path)
         settings = load(path)
     except ConfigError as error:
         click.echo(str(error), err=True)
-        return os.EX_CONFIG
+        return 1
     raise_open_files(settings.limits.connections)
     reactor = Reactor()
     daemon = Daemon(reactor, settings, random=random.SystemRandom(), load=lambda: load(path), write=_print)
@@ -62,9 +64,10 @@ class _Process:
         self._daemon.start().add_callbacks(self._listen_to_signals, self._cannot_start)
 
     def _listen_to_signals(self, _: None) -> None:
-        for number in (signal.SIGTERM, signal.SIGINT):
-            self._reactor.add_signal_handler(number, self._end)
+        self._reactor.add_signal_handler(signal.SIGTERM, self._end, False)
+        self._reactor.add_signal_handler(signal.SIGINT, self._end, True)
         self._reactor.add_signal_handler(signal.SIGHUP, self._daemon.reload)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)  # those that came during the start are heard now
 
     def _cannot_start(self, failure: Failure) -> None:
         self._status = 1
@@ -72,10 +75,11 @@ class _Process:
         failure.trap(StoreFailed, OSError)
         click.echo(f"deferd: {failure.get_error_message()}", err=True)
 
-    def _end(self) -> None:
-        """Drain; asked a second time, end at once: what is in flight is due again at the next start."""
+    def _end(self, impatient: bool) -> None:
+        """Drain. A second ^C ends at once: what is in flight is due again at the next start."""
         if self._ending:
-            self._reactor.stop()
+            if impatient:
+                self._reactor.stop()
             return
         self._ending = True
         self._daemon.stop().add_both(lambda _: self._reactor.stop())

@@ -31,7 +31,8 @@ def send(
     message comes from standard input. Each file is a job for all the recipients.
 
     Without RCPT and without -t the message itself tells: by X-Sender and X-Receiver lines at its very top, else by its
-    header. With RCPT such lines at the top are taken off. A .json or .yaml file is dropped as the job that it is.
+    header. With RCPT such lines at the top are taken off, and where neither -f nor the header names a sender, it is
+    you, at the configured hostname. A .json or .yaml file is dropped as the job that it is.
     """
     recipients = [argument for argument in arguments if "@" in argument and not Path(argument).exists()]
     files = [argument for argument in arguments if argument not in recipients] or ["-"]
@@ -70,7 +71,7 @@ def _job(
     file: str, settings: Settings, sender: str | None, recipients: list[str], from_header: bool
 ) -> tuple[bytes, str]:
     """The content and the ending of the file to drop. Exits where it would be no job: then nothing is dropped."""
-    from service.cli.letter import judged, letter
+    from service.cli.letter import caller, judged, letter, names_sender
     from service.message.job import JobError
 
     name = "standard input" if file == "-" else file
@@ -86,6 +87,8 @@ def _job(
             judged(data, settings, ending)
             return data, ending
         envelope = None if sender is None else sender.removeprefix("<").removesuffix(">")
+        if envelope is None and recipients and not names_sender(data):
+            envelope = caller(settings)
         return letter(data, settings, sender=envelope, recipients=recipients, from_header=from_header), ".eml"
     except OSError as error:
         give_up(f"{clean(name)}: {error.strerror or error}")

@@ -18,7 +18,7 @@ from typing import IO, Final, NoReturn
 from config.loader import ConfigError, load
 from config.settings import Settings
 from service.cli.drop import DropError, drop
-from service.cli.letter import judged, letter
+from service.cli.letter import caller, judged, letter
 from service.cli.terminal import clean
 from service.message.address import check_address, check_sender
 from service.message.eml import header_of
@@ -143,7 +143,7 @@ def _message(options: Options, settings: Settings, stdin: IO[bytes]) -> bytes:
     try:
         if not data.strip():
             raise JobError("the message is empty")
-        content = _with_from(normalise(data), options.full_name, sender or _caller(settings))
+        content = _with_from(normalise(data), options.full_name, sender or caller(settings))
         file = letter(
             content, settings, sender=sender, recipients=() if options.from_header else recipients,
             from_header=options.from_header,
@@ -169,7 +169,7 @@ def _addresses(argument: str, settings: Settings) -> list[str]:
 def _sender(options: Options, settings: Settings) -> str:
     """The envelope's sender: "" is the null sender."""
     if options.sender is None:
-        return _caller(settings)
+        return caller(settings)
     text = options.sender.strip()
     if text in ("", "<>"):
         return ""
@@ -182,17 +182,6 @@ def _sender(options: Options, settings: Settings) -> str:
         return check_sender(found[0].address)
     except JobError as error:
         raise _Exit(os.EX_USAGE, str(error)) from None
-
-
-def _caller(settings: Settings) -> str:
-    """Who calls us, at our own name."""
-    import pwd
-
-    try:
-        user = pwd.getpwuid(os.getuid()).pw_name
-    except KeyError:
-        user = f"uid-{os.getuid()}"
-    return f"{user}@{settings.hostname}"
 
 
 def _with_from(content: bytes, full_name: str, sender: str) -> bytes:

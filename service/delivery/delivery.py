@@ -34,6 +34,14 @@ _BATCH: Final = 100
 """Messages expired at once."""
 
 
+Key = tuple[str, str]
+
+
+def _key(claim: Claim) -> Key:
+    """What tells a claim from all others that are out."""
+    return claim.id, claim.site
+
+
 class Delivery:
     """Gets what waits in the store to where it goes."""
 
@@ -63,8 +71,8 @@ class Delivery:
         self._pool: Pool[Connection] = Pool(settings.limits, settings.timeouts.idle)
         self._scheduler = Scheduler(reactor, store, journal, self._pool, draw, settings.retry, self._deliver)
         self._connector = Connector(reactor, journal, self._pool, contexts, settings, self._scheduler.freed)
-        self._at_work: dict[int, Attempt] = {}
-        self._decided: set[int] = set()
+        self._at_work: dict[Key, Attempt] = {}
+        self._decided: set[Key] = set()
         self._drained: Deferred[None] | None = None
         self._drain_timers: list[TimerHandle] = []
 
@@ -128,7 +136,7 @@ class Delivery:
             self._give_back(claim).add_errback(self._report, "unclaim")
             return
         attempt = Attempt(claim, site, StoredContent(self._store, claim), self._connector, self._journal)
-        self._at_work[claim.delivery] = attempt
+        self._at_work[_key(claim)] = attempt
         self._journal.tell(
             "attempt_started",
             id=claim.id,
@@ -198,7 +206,7 @@ class Delivery:
         return d.add_callback(self._commit, claim, plan)
 
     def _commit(self, reports: dict[Kind, Submission], claim: Claim, plan: Plan) -> Deferred[None]:
-        self._decided.add(claim.delivery)
+        self._decided.add(_key(claim))
         d: Deferred[Any] = self._store.settle([plan.settlement(claim, self._now(), tuple(reports.values()))])
         return d.add_callback(self._settled, claim, plan, reports)
 
@@ -212,7 +220,7 @@ class Delivery:
 
     def _give_back(self, claim: Claim) -> Deferred[None]:
         """Nothing was tried, or nothing that counts: the claim is due as it was."""
-        self._decided.add(claim.delivery)
+        self._decided.add(_key(claim))
         d: Deferred[Any] = self._store.unclaim([claim])
         # not at once: what made us give it back may still be so
         return d.add_callback(lambda _: self._scheduler.expect(claim.site, self._now() + 1.0))
@@ -221,7 +229,7 @@ class Delivery:
         """A bug of ours. Where nothing was decided yet, the message is held: to try again might fail in the same way
         for ever, or send twice what has been sent."""
         self._report(failure, "delivery")
-        if claim.delivery in self._decided:
+        if _key(claim) in self._decided:
             return None
         at = self._now()
         held = Settlement(claim=claim, outcomes=(), at=at, attempts=claim.attempts + 1, due=at, hold=True)
@@ -229,10 +237,10 @@ class Delivery:
         return kept.add_callbacks(lambda _: None, self._report, errback_args=("delivery",))
 
     def _done(self, _: None, claim: Claim) -> None:
-        attempt = self._at_work.pop(claim.delivery, None)
+        attempt = self._at_work.pop(_key(claim), None)
         if attempt is not None:
             attempt.part()
-        self._decided.discard(claim.delivery)
+        self._decided.discard(_key(claim))
         self._look_for_the_end()
 
     def _report(self, failure: Failure, where: str) -> None:

@@ -13,18 +13,17 @@ _EVENTS = {State.DELIVERED: "delivered", State.FAILED: "failed", State.WAITING: 
 
 def tell(journal: Journal, claim: Claim, plan: Plan, settled: Settled, reports: tuple[Kind, ...]) -> None:
     """Tell what became of each recipient, what its sender is told by which reports, and whether the job has ended."""
+    told = {outcome.address: _facts(claim, outcome) for outcome in plan.outcomes}
     for outcome in plan.outcomes:
-        facts = _facts(claim, outcome)
-        if outcome.state is State.WAITING:
-            facts["delay"] = plan.delay  # None: held, until an operator decides
-        journal.tell(_EVENTS[outcome.state], **facts)
+        delay = {"delay": plan.delay} if outcome.state is State.WAITING else {}  # None: held, until an operator decides
+        journal.tell(_EVENTS[outcome.state], **told[outcome.address], **delay)
     if plan.doubt is not None:
-        waiting = [outcome.address for outcome in plan.waiting]
-        decision = "hold" if plan.hold else "retry"
-        journal.tell("in_doubt", id=claim.id, host=plan.doubt, recipients=waiting, decision=decision)
+        for outcome in plan.waiting:
+            journal.tell("in_doubt", **told[outcome.address], decision="hold" if plan.hold else "retry")
     for kind, report in zip(reports, settled.reports, strict=False):  # none was accepted where the job was removed
         event, concerned = ("bounced", plan.failed) if kind == "bounce" else ("warned", plan.waiting)
-        journal.tell(event, id=claim.id, report=report, recipients=[outcome.address for outcome in concerned])
+        for outcome in concerned:
+            journal.tell(event, **told[outcome.address], report=report)
     if settled.state not in (None, "queued", "held"):
         journal.tell("job_finished", id=claim.id, name=claim.name, state=settled.state)
 
@@ -34,10 +33,10 @@ def _facts(claim: Claim, outcome: Outcome) -> dict[str, object]:
         "id": claim.id,
         "recipient": outcome.address,
         "site": claim.site,
-        "host": outcome.host,
+        "host": outcome.host or None,
         "phase": outcome.phase.value,
         "code": outcome.code,
-        "enhanced": outcome.enhanced,
+        "enhanced": outcome.enhanced or None,
         "text": outcome.text,
         "attempt": claim.attempts + 1,
     }

@@ -25,7 +25,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 
     `failed` are the recipients that fail now, together: they owe the sender one bounce. `late` tells that the sender
     is owed a warning about those still waiting. `delay` is in seconds, None where nobody waits or all are held.
-    `doubt` is the host that may have the message although it never said so.
+    `doubt` is the host that may have the message although it never said so. `rested` tells that it waits for its site.
     """
 
     outcomes: tuple[Outcome, ...]
@@ -35,6 +35,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     late: bool = False
     hold: bool = False
     doubt: str | None = None
+    rested: bool = False
 
     @property
     def failed(self) -> tuple[Outcome, ...]:
@@ -58,6 +59,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
             warned=self.late,
             hold=self.hold,
             doubt=self.doubt is not None,
+            rested=self.rested,
         )
 
 
@@ -74,8 +76,8 @@ def rest_length(failures: int, rest: SiteRest, jitter: float, spread: float) -> 
 
 
 def expiry(claim: Claim, retry: Retry) -> float:
-    """When the message's time is over: its own `expires`, or `max_age` after it was accepted; since the epoch."""
-    return claim.accepted_at + retry.max_age if claim.expires_at is None else claim.expires_at
+    """When the message's time is over: its own `expires`, or `max_age` after it began; since the epoch."""
+    return claim.begins_at + retry.max_age if claim.expires_at is None else claim.expires_at
 
 
 def after_receipt(claim: Claim, outcomes: tuple[Outcome, ...], retry: Retry, at: float, spread: float) -> Plan:
@@ -87,7 +89,8 @@ def after_receipt(claim: Claim, outcomes: tuple[Outcome, ...], retry: Retry, at:
 def after_host_failure(claim: Claim, error: HostFailure, retry: Retry, at: float, rest: float) -> Plan:
     """No host served us: the message waits as long as its site rests (`rest` seconds), and no attempt is used up."""
     outcomes = error.outcomes + _unserved(claim, error, State.WAITING)
-    return _plan(claim, outcomes, retry, at, attempts=claim.attempts, delay=rest)
+    plan = _plan(claim, outcomes, retry, at, attempts=claim.attempts, delay=rest)
+    return msgspec.structs.replace(plan, rested=True)
 
 
 def after_lost_confirmation(
@@ -132,7 +135,7 @@ def _plan(claim: Claim, outcomes: tuple[Outcome, ...], retry: Retry, at: float, 
         given_up = tuple(map(_expired, outcomes))
         return Plan(outcomes=given_up, attempts=attempts, due=None, delay=None)
     due = min(at + delay, end)
-    late = not claim.warned and retry.warn_after is not None and at - claim.accepted_at >= retry.warn_after
+    late = not claim.warned and retry.warn_after is not None and at - claim.begins_at >= retry.warn_after
     return Plan(outcomes=outcomes, attempts=attempts, due=due, delay=due - at, late=late)
 
 

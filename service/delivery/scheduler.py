@@ -80,7 +80,7 @@ class Scheduler:
         """The conversation for this claim has ended: there is room for another."""
         self._pool.leave(claim.site)
         state = self._site(claim.site)
-        if state.probe == claim.delivery:
+        if state.probe == claim.id:
             state.probe = None
         self.freed(claim.site)
 
@@ -221,7 +221,7 @@ class Scheduler:
         if self._stopped or state.health == "resting":
             return []
         if state.health == "probing" and claims:
-            state.probe = claims[0].delivery
+            state.probe = claims[0].id
             return claims[:1]
         return claims
 

@@ -45,8 +45,8 @@ class SiteState:
     more: bool = False
     """Whether the store may have due work that was not claimed for want of room."""
     claiming: bool = False
-    probe: int | None = None
-    """The delivery that finds out whether the site is back; others may still hang there from before its rest."""
+    probe: str | None = None
+    """The message that finds out whether the site is back; others may still hang there from before its rest."""
     timer: TimerHandle | None = None
     timer_due: float = 0.0
     rest_timer: TimerHandle | None = None

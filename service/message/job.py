@@ -15,7 +15,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     `sender` and `recipients` are checked addresses as they were written (`sender` is "" for the null sender);
     `recipients` holds no address twice. `content` is the message ready for the wire but for dot-stuffing: every line
     ends in CRLF, there is no bare CR or LF and no NUL, and it ends with CRLF. `not_before` is in seconds since the
-    epoch; `expires` is in seconds after acceptance; None leaves both to the configuration.
+    epoch; `expires` is in seconds after acceptance, or after `not_before`; None leaves both to the configuration.
     """
 
     sender: str

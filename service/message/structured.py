@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from datetime import datetime
+from difflib import get_close_matches
 from typing import Any
 
 import msgspec
@@ -23,7 +24,6 @@ from service.message.rules import Circumstances, distinct
 __all__ = ["read_structured"]
 
 _LONGEST_KEY = 255  # characters
-_LARGEST_TAGS = 16 * 1024  # octets as JSON: they are kept with the job and written into each result
 _TIME = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(?:\.\d{1,9})? ?(?:[Zz]|[+-]\d\d:\d\d)")
 _MORE_THAN_MICROSECONDS = re.compile(r"(\.\d{6})\d+")
 
@@ -52,6 +52,11 @@ class _File(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     tags: dict[str, Any] | None = None
 
 
+_UNKNOWN = re.compile(r"unknown field `([^`]*)`")
+_KEYS = {
+    place: [field.encode_name for field in msgspec.structs.fields(struct)]
+    for place, struct in (("", _File), ("attachments", Attachment))
+}
 _LETTER_KEYS = ("author", "to", "cc", "bcc", "subject", "text", "html", "attachments", "headers")
 
 
@@ -80,6 +85,10 @@ def _told(error: str) -> str:
     """A validation error with its path first: "attachments[0].path: Expected `str`, got `int`"."""
     what, _, path = error.partition(" - at `$")
     path = path.rstrip("`").lstrip(".")
+    unknown = _UNKNOWN.search(what)
+    if unknown:
+        near = get_close_matches(unknown[1], _KEYS.get(path.partition("[")[0], _KEYS[""]), n=1)
+        what = f"there is no key {shown(unknown[1])}: " + (f"did you mean {near[0]}?" if near else "remove it")
     hint = ": put it in quotes" if "Expected `str" in what and "got `" in what and "array" not in what else ""
     return f"{path}: {what}{hint}" if path else what
 
@@ -192,9 +201,7 @@ def _key(text: str) -> str:
 
 def _tags(tags: dict[str, Any]) -> dict[str, Any]:
     try:
-        size = len(msgspec.json.encode(tags))
+        msgspec.json.encode(tags)
     except (ValueError, OverflowError) as error:
         raise JobError(f"tags: these cannot be kept as JSON: {error}") from None
-    if size > _LARGEST_TAGS:
-        raise JobError(f"tags: these are over {_LARGEST_TAGS} octets as JSON: keep them elsewhere, by the job's key")
     return tags

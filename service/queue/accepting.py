@@ -16,7 +16,7 @@ from service.queue.store import Accepted, Submission
 KEY_KEPT = 7 * 86400.0
 """Seconds for which a key is remembered, from the first job's acceptance (CONTRACT, Jobs)."""
 
-_RESULT_OCTETS = 255 - len(".") - len(".json.tmp")  # the temporary file `.NAME.json.tmp` has to fit as well
+_RESULT_OCTETS = 255 - len(".json")
 _encode = msgspec.json.Encoder().encode
 
 
@@ -66,20 +66,22 @@ def insert_piece(connection: apsw.Connection, job: int, number: int, data: bytes
 def _insert_job(connection: apsw.Connection, entry: Entry) -> str:
     submission, job, source = entry.submission, entry.submission.job, entry.submission.source
     content = job.content
-    name = result_name(submission.name)
+    id = id_text(entry.id)
+    name = result_name(submission.name, id)
     if submission.name_taken or not _free_name(connection, name):
-        name = result_name(submission.name, id_text(entry.id))
+        name = result_name(submission.name, id, taken=True)
     connection.execute(
-        "INSERT INTO job (id, name, result, state, sender, accepted_at, expires_at, in_doubt, size, eight_bit, pieces,"
-        " tags, key, inode, mtime_ns, octets, file, shown)"
-        " VALUES (?, ?, ?, 'queued', ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        "INSERT INTO job (id, name, result, state, sender, accepted_at, begins_at, expires_at, in_doubt, size,"
+        " eight_bit, pieces, tags, key, inode, mtime_ns, octets, file, shown)"
+        " VALUES (?, ?, ?, 'queued', ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
             entry.id,
             submission.name,
             name,
             job.sender,
             entry.at,
-            None if job.expires is None else entry.at + job.expires,
+            begins := max(entry.at, job.not_before or 0),
+            None if job.expires is None else begins + job.expires,
             job.in_doubt,
             len(content),
             not content.isascii(),
@@ -107,7 +109,9 @@ def _free_name(connection: apsw.Connection, name: str) -> bool:
         return True
     job, dropped, over = former
     if over:  # the application has read its result and removed it: the name is the next job's
-        connection.execute("UPDATE job SET result = ? WHERE id = ?", (result_name(dropped, id_text(job)), job))
+        connection.execute(
+            "UPDATE job SET result = ? WHERE id = ?", (result_name(dropped, id_text(job), taken=True), job)
+        )
     return bool(over)
 
 
@@ -127,8 +131,9 @@ def _known(connection: apsw.Connection, entry: Entry) -> Accepted | None:
     return None if row is None else Accepted(id_text(row[0]), row[1], known=True)
 
 
-def result_name(name: str, unique: str = "") -> str:
-    """`name`, or NAME-ID, cut so that its result file and that file's temporary name are at most 255 octets long."""
-    tail = f"-{unique}" if unique else ""
-    kept = name.encode()[: _RESULT_OCTETS - len(tail)].decode(errors="ignore")
-    return kept + tail
+def result_name(name: str, id: str, *, taken: bool = False) -> str:
+    """`name`, or NAME-ID where the name is `taken`, or too long for `.json` behind it and has to be cut."""
+    octets = name.encode()
+    if not taken and len(octets) <= _RESULT_OCTETS:
+        return name
+    return octets[: _RESULT_OCTETS - len(id) - 1].decode(errors="ignore") + f"-{id}"

@@ -92,7 +92,7 @@ def _remove(connection: apsw.Connection, job: int, site: str | None, now: float)
 
 
 def reroute_slice(
-    connection: apsw.Connection, state: str, after: int, site_of: Callable[[str], str]
+    connection: apsw.Connection, state: str, after: int, site_of: Callable[[str], str], now: float
 ) -> tuple[int | None, int, bool]:
     """Give the waiting recipients of the next jobs in `state` after job number `after` their sites anew.
 
@@ -104,14 +104,19 @@ def reroute_slice(
     moved = 0
     skipped = False
     for job in jobs:
-        one_moved, one_skipped = reroute_job(connection, job, site_of)
+        one_moved, one_skipped = reroute_job(connection, job, site_of, now)
         moved += one_moved
         skipped = skipped or one_skipped
     return (jobs[-1] if jobs else None), moved, skipped
 
 
-def reroute_job(connection: apsw.Connection, job: int | None, site_of: Callable[[str], str]) -> tuple[bool, bool]:
-    """Give one job's waiting recipients their sites anew; return whether any moved and whether any is in flight."""
+def reroute_job(
+    connection: apsw.Connection, job: int | None, site_of: Callable[[str], str], now: float
+) -> tuple[bool, bool]:
+    """Give one job's waiting recipients their sites anew; return whether any moved and whether any is in flight.
+
+    What waited for its old site to end its rest is due at the new one at once.
+    """
     flying = {site for (site,) in connection.execute("SELECT site FROM delivery WHERE job = ? AND state = 1", (job,))}
     rows: list[Any] = connection.execute(
         "SELECT position, address, site FROM recipient WHERE job = ? AND state = 'waiting'", (job,)
@@ -121,8 +126,9 @@ def reroute_job(connection: apsw.Connection, job: int | None, site_of: Callable[
     for new, old in dict.fromkeys((new, old) for new, old, _ in moves):
         connection.execute(
             "INSERT OR IGNORE INTO delivery (job, site, state, due, attempts, doubts, warned, hold)"
-            " SELECT job, ?, state, due, attempts, doubts, warned, hold FROM delivery WHERE job = ? AND site = ?",
-            (new, job, old),
+            " SELECT job, ?, state, iif(rested, min(due, ?), due), attempts, doubts, warned, hold FROM delivery"
+            " WHERE job = ? AND site = ?",
+            (new, now, job, old),
         )
     connection.executemany(
         "UPDATE recipient SET site = ? WHERE job = ? AND position = ?", [(new, job, at) for new, _, at in moves]

@@ -13,6 +13,7 @@ from typing import Final, NamedTuple
 
 CLOSE_WRITE: Final = 0x8
 MOVED_TO: Final = 0x80
+CREATE: Final = 0x100
 _IN_Q_OVERFLOW: Final = 0x4000
 _IN_ONLYDIR: Final = 0x01000000
 _IN_CLOEXEC: Final = os.O_CLOEXEC
@@ -25,13 +26,18 @@ class Event(NamedTuple):
     """What happened to the entry `name` of a watched directory."""
 
     name: str
-    overflow: bool
+    mask: int
+
+    @property
+    def overflow(self) -> bool:
+        """Whether events were lost."""
+        return bool(self.mask & _IN_Q_OVERFLOW)
 
 
 class Inotify:
     """Watches one directory. `fileno()` can be read when there are events."""
 
-    def __init__(self, directory: str | os.PathLike[str], mask: int = CLOSE_WRITE | MOVED_TO) -> None:
+    def __init__(self, directory: str | os.PathLike[str], mask: int = CLOSE_WRITE | MOVED_TO | CREATE) -> None:
         """Watch for `mask`. Raises `OSError`: the system may have no inotify, or no more watches."""
         libc = ctypes.CDLL(None, use_errno=True)
         if not hasattr(libc, "inotify_init1"):
@@ -61,7 +67,7 @@ class Inotify:
             at += _EVENT.size
             name = data[at : at + length].rstrip(b"\0")
             at += length
-            events.append(Event(os.fsdecode(name), bool(mask & _IN_Q_OVERFLOW)))
+            events.append(Event(os.fsdecode(name), mask))
         return events
 
     def close(self) -> None:

@@ -3,9 +3,10 @@ r"""Intake: a file that appears in new/ becomes a job, and leaves new/ only once
     inotify ---> names ---> open, check, read ---> a batch ---> store.accept ---> unlink, wake the delivery
     scan    --/                 \--> rejected/ with a .why
 
-inotify tells of a file when its writer has closed it or has renamed it into place. A scan, at the start and now and
-then, finds what inotify missed; whether a file found so is still being written the kernel is asked (a lease). Where it
-does not say, and before such a file is refused, it has to have stayed the same for a second.
+inotify tells of a file when its writer has closed it or has renamed it into place, and when a name appears (a link has
+no writer). A scan, at the start and now and then, finds what inotify missed. Whether a file that nobody was seen to
+close is still being written the kernel is asked (a lease). Where it does not say, and before such a file is refused,
+it has to have stayed the same for a second.
 
 Small files are read on the reactor's thread, a few milliseconds' worth a turn; large ones one at a time in a thread.
 Nothing more is read while two batches wait for their commit, so that a disk that is full or slow fills no memory.
@@ -24,7 +25,7 @@ from deferred.interfaces import Reactor, TimerHandle
 from service.journal import Journal
 from service.message.job import Job, JobError
 from service.queue.drop import DropDirectory, DroppedFile, Identity, NotYet, Refused, Stuck, printable
-from service.queue.inotify import Inotify
+from service.queue.inotify import CLOSE_WRITE, MOVED_TO, Inotify
 from service.queue.layout import Layout
 from service.queue.store import Accepted, Source, Store, StoreFailed, Submission
 
@@ -150,7 +151,8 @@ class Intake:
             elif event.name in self._busy:
                 self._busy[event.name] = True
             elif self._wants(event.name):
-                self._names[event.name] = True
+                closed = bool(event.mask & (CLOSE_WRITE | MOVED_TO))
+                self._names[event.name] = closed or self._names.get(event.name, False)
         self._go_on()
 
     # Taking
@@ -316,7 +318,15 @@ class Intake:
             for one in batch:
                 self._offer([one])
         else:
-            self._read_failed(batch[0].source.name, failure)
+            self._keep_untaken(batch[0].source.name, failure)
+
+    def _keep_untaken(self, name: str, failure: Failure) -> None:
+        """A job that the store cannot take though it can commit: a fault of ours. The file stays where it is."""
+        self._journal.tell("unhandled_error", where="accept", error=failure.get_traceback())
+        self._keep_stuck(
+            name, f"deferd failed to take it, and tries again at its next start: {failure.get_error_message()}"
+        )
+        self._release(name)
 
     # Putting aside
 

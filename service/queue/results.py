@@ -22,6 +22,7 @@ from deferred.defer import Deferred
 from deferred.interfaces import Reactor, TimerHandle
 from service.journal import Journal
 from service.queue.drop import remove_rejected
+from service.queue.ids import id_text
 from service.queue.layout import Layout
 from service.queue.owing import Changed, OwedResult
 from service.queue.schema import FAULTS
@@ -169,7 +170,7 @@ class ResultWriter:
 
 def write_result(directory: Path, owed: OwedResult) -> None:
     """Write this file and rename it into place. Raises `OSError`."""
-    temporary = f"{directory}/.{owed.name}.json.tmp"
+    temporary = f"{directory}/.{id_text(owed.job)}.tmp"  # the name itself may be as long as a name can be
     fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o640)
     try:
         data = _encode(owed.view) + b"\n"
@@ -186,7 +187,7 @@ def old_results(directory: Path, before: float) -> list[str]:
         return [
             entry.name
             for entry in entries
-            if entry.name.endswith((".json", ".json.tmp")) and entry.stat(follow_symlinks=False).st_mtime < before
+            if entry.name.endswith((".json", ".tmp")) and entry.stat(follow_symlinks=False).st_mtime < before
         ]
 
 

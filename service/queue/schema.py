@@ -47,6 +47,7 @@ CREATE TABLE job (
     attempts INTEGER NOT NULL DEFAULT 0,
     sender TEXT NOT NULL,
     accepted_at REAL NOT NULL,
+    begins_at REAL NOT NULL,     -- when it may first be tried: its age counts from here
     expires_at REAL,
     finished_at REAL,
     in_doubt TEXT NOT NULL,
@@ -89,6 +90,7 @@ CREATE TABLE delivery (
     state INTEGER NOT NULL DEFAULT 0,    -- 0 ready, 1 claimed, 2 held
     due REAL NOT NULL,
     attempts INTEGER NOT NULL DEFAULT 0,
+    rested INTEGER NOT NULL DEFAULT 0,   -- whether due is the end of its site's rest
     doubts INTEGER NOT NULL DEFAULT 0,   -- confirmations lost after the final dot
     warned INTEGER NOT NULL DEFAULT 0,
     lease INTEGER NOT NULL DEFAULT 0,    -- which claim has it: a settlement counts only for the claim it answers

@@ -15,8 +15,8 @@ _CLAIM_OCTETS: Final = 4 * 1024 * 1024  # of content in one claim: it is copied 
 _FEW: Final = 4  # so many addresses are looked up one by one, more by a map of all
 
 _MESSAGES: Final = """
-SELECT d.job, j.result, d.site, j.sender, d.attempts, j.accepted_at, j.expires_at, d.warned, j.in_doubt, j.size,
-       j.eight_bit, j.pieces, c.data, d.doubts
+SELECT d.job, j.name, d.site, j.sender, d.attempts, j.accepted_at, j.expires_at, d.warned, j.in_doubt, j.size,
+       j.eight_bit, j.pieces, c.data, d.doubts, j.begins_at
 FROM delivery d JOIN job j ON j.id = d.job LEFT JOIN content c ON c.job = d.job
 """
 _DUE: Final = _MESSAGES + "WHERE d.state = 0 AND d.site = ? AND d.due <= ? ORDER BY d.due LIMIT ?"
@@ -73,7 +73,7 @@ def unclaim(connection: apsw.Connection, claims: Iterable[Claim]) -> None:
     connection.executemany(
         "UPDATE delivery SET state = iif(hold, 2, 0), hold = 0, lease = 0, started = started - 1"
         " WHERE job = ? AND site = ? AND state = 1 AND lease = ?",
-        [(id_number(claim.id), claim.site, claim.delivery) for claim in claims],
+        [(id_number(claim.id), claim.site, claim.lease) for claim in claims],
     )
 
 
@@ -86,7 +86,7 @@ def settle_one(connection: apsw.Connection, settlement: Settlement) -> JobState 
     claim = settlement.claim
     job = id_number(claim.id)
     site, attempts = claim.site, settlement.attempts
-    lease = (job, site, claim.delivery)
+    lease = (job, site, claim.lease)
     if not connection.execute(_STANDS, lease).fetchone():
         return None
     set_outcomes(connection, job, site, settlement.outcomes, settlement.at)
@@ -94,8 +94,9 @@ def settle_one(connection: apsw.Connection, settlement: Settlement) -> JobState 
         due = settlement.at if settlement.due is None else settlement.due
         connection.execute(
             "UPDATE delivery SET state = iif(hold OR ?, 2, 0), hold = 0, lease = 0, started = 0, due = ?,"
-            " attempts = ?, warned = max(warned, ?), doubts = doubts + ? WHERE job = ? AND site = ?",
-            (settlement.hold, due, attempts, settlement.warned, settlement.doubt, job, site),
+            " attempts = ?, warned = max(warned, ?), doubts = doubts + ?, rested = ?"
+            " WHERE job = ? AND site = ?",
+            (settlement.hold, due, attempts, settlement.warned, settlement.doubt, settlement.rested, job, site),
         )
     else:
         connection.execute("DELETE FROM delivery WHERE job = ? AND site = ?", (job, site))
@@ -144,7 +145,7 @@ def bring_up_to_date(connection: apsw.Connection, job: int | None, at: float, at
 def _claim_of(row: tuple[Any, ...], recipients: tuple[str, ...], lease: int) -> Claim:
     """The claim that a row of `_MESSAGES` and its waiting recipients make."""
     return Claim(
-        delivery=lease,
+        lease=lease,
         id=id_text(row[0]),
         name=row[1],
         site=row[2],
@@ -160,4 +161,5 @@ def _claim_of(row: tuple[Any, ...], recipients: tuple[str, ...], lease: int) -> 
         pieces=row[11],
         content=row[12],
         doubts=row[13],
+        begins_at=row[14],
     )

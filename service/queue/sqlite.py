@@ -179,8 +179,8 @@ class SQLiteStore:
                     continue
                 job = id_number(settlement.claim.id)
                 assert job is not None
-                if settlement.claim.delivery < self._rerouted and state in ("queued", "held"):
-                    changing.reroute_job(connection, job, self._site_of)
+                if settlement.claim.lease < self._rerouted and state in ("queued", "held"):
+                    changing.reroute_job(connection, job, self._site_of, self._reactor.wall_time())
                 changed.append((job, state not in ("queued", "held")))
                 for entry in reports:
                     accept_job(connection, entry)
@@ -202,12 +202,13 @@ class SQLiteStore:
     def unclaim(self, claims: Sequence[Claim]) -> Deferred[None]:
         """Give claims back untried: due as they were, no attempt counted."""
         given = list(claims)
+        now = self._reactor.wall_time()
 
         def run(connection: apsw.Connection, _: bool) -> None:
             unclaim(connection, given)
             for claim in given:
-                if claim.delivery < self._rerouted:
-                    changing.reroute_job(connection, id_number(claim.id), self._site_of)
+                if claim.lease < self._rerouted:
+                    changing.reroute_job(connection, id_number(claim.id), self._site_of, now)
 
         return self._commit.submit(run, cost=len(given))
 
@@ -256,7 +257,7 @@ class SQLiteStore:
             while after is not None:
 
                 def run(connection: apsw.Connection, _: bool, state: str = state, after: int = after) -> Any:
-                    return changing.reroute_slice(connection, state, after, site_of)
+                    return changing.reroute_slice(connection, state, after, site_of, self._reactor.wall_time())
 
                 after, slice_moved, slice_passed = yield self._commit.submit(run, cost=_HEAVY)
                 moved += slice_moved

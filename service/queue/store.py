@@ -58,12 +58,15 @@ class Accepted(msgspec.Struct, frozen=True):
 class Claim(msgspec.Struct, frozen=True, kw_only=True):
     """A message for one site, ours to try until the lease ends. The recipients are those that still wait.
 
+    Claims made together share a `lease`; `id` and `site` together name one, and only one is out at a time.
+
     `attempts` counts those used up before this one, `doubts` how often the server vanished after the final dot, so that
-    nobody knows whether it has the message. `content` is the whole content where it is small (one piece),
-    else None: then it is read a piece at a time with `Store.read`.
+    nobody knows whether it has the message. Its age counts from `begins_at`: its acceptance, or its `not_before`.
+    `content` is the whole content where it is small (one piece), else None: then it is read a piece at a time with
+    `Store.read`.
     """
 
-    delivery: int
+    lease: int
     id: str
     name: str
     site: str
@@ -72,6 +75,7 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True):
     attempts: int
     doubts: int = 0
     accepted_at: float
+    begins_at: float
     expires_at: float | None
     warned: bool
     in_doubt: InDoubt
@@ -86,7 +90,7 @@ class Settlement(msgspec.Struct, frozen=True, kw_only=True):
 
     `outcomes` has each recipient that was tried or given up, `attempts` how many are used up now, `due` when those
     still waiting are tried again (None where none waits). `hold` keeps the rest until an operator decides. `doubt` adds
-    one to the claim's doubts.
+    one to the claim's doubts. `rested` tells that `due` is the end of the site's rest, which means nothing elsewhere.
     """
 
     claim: Claim
@@ -98,6 +102,7 @@ class Settlement(msgspec.Struct, frozen=True, kw_only=True):
     warned: bool = False
     hold: bool = False
     doubt: bool = False
+    rested: bool = False
 
 
 class Settled(msgspec.Struct, frozen=True):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pwd
 import stat
 from pathlib import Path
 
@@ -121,7 +122,6 @@ def test_each_file_is_a_job(deferd, spool, tmp_path):
         ((), "", 1),
         ((), "\n\n", 1),
         ((), "Subject: to nobody\n\nText.\n", 1),
-        (("dan@d.example",), "Subject: from nobody\n\nText.\n", 1),
         ((), "From: a@a.example\nTo: b@b.example\n\n\0\n", 1),
         (("-f", "a@a.example", *(f"{n}@b.example" for n in range(6))), MESSAGE, 1),
         (("dan@d.example",), "x" * 1_100_000, 1),
@@ -214,3 +214,11 @@ def test_a_job_of_roots_belongs_to_the_daemon(spool):
     os.chown(spool / "new", 10025, 10025)
     name = drop(str(spool), b"content")
     assert (spool / "new" / f"{name}.eml").stat().st_uid == 10025
+
+
+def test_without_any_sender_it_is_whoever_calls(deferd, spool):
+    """As with sendmail: a message for a recipient that was given needs no From."""
+    assert deferd("send", "dan@d.example", input="Subject: from nobody\n\nText.\n").exit_code == 0
+    (job,) = dropped(spool)
+    assert job.sender.partition("@")[0] == pwd.getpwuid(os.getuid()).pw_name
+    assert job.recipients == ("dan@d.example",)

@@ -132,3 +132,8 @@ def test_a_wrong_variable_is_told_by_its_name(faults, name, value, fault):
 def test_what_kubernetes_sets_is_no_key_of_ours(loaded):
     """A service called deferd puts its address into every container beside it."""
     loaded(DEFERD_SERVICE_HOST="10.0.0.1", DEFERD_PORT="tcp://10.0.0.1:8025", DEFERD_PORT_8025_TCP_ADDR="10.0.0.1")
+
+
+def test_another_programs_variables_are_its_own(loaded):
+    """What begins like ours but is near no key is not for us; what is near one is a slip of the pen."""
+    loaded(DEFERD_CONTAINER_ENGINE="podman", DEFERD_ROOT_OF_ALL="/srv")

@@ -1,7 +1,7 @@
 """The image and the compose example, really built and really run: read-only, non-root, one volume.
 
 The engine is docker or podman. Where a machine needs its own way of building and running, the variables
-DEFERD_CONTAINER_ENGINE, _BUILD (`CONTEXT TAG [options]`) and _RUN (`[options] IMAGE [command…]`) name it.
+TESTS_CONTAINER_ENGINE, _BUILD (`CONTEXT TAG [options]`) and _RUN (`[options] IMAGE [command…]`) name it.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ pytestmark = [pytest.mark.container, pytest.mark.xdist_group("container"), pytes
 
 ROOT = Path(__file__).parent.parent.parent
 UID = 10025
-REQUIRED = "DEFERD_CONTAINER_ENGINE" in os.environ  # whoever names an engine wants no excuses
+REQUIRED = "TESTS_CONTAINER_ENGINE" in os.environ  # whoever names an engine wants no excuses
 
 
 @functools.cache
 def working_engine() -> str | None:
     """The engine to use: the one that was named, else one that answers."""
-    if named := os.environ.get("DEFERD_CONTAINER_ENGINE"):
+    if named := os.environ.get("TESTS_CONTAINER_ENGINE"):
         return named
     for name in filter(shutil.which, ("docker", "podman")):
         if subprocess.run([name, "info"], capture_output=True, check=False).returncode == 0:
@@ -58,7 +58,7 @@ def image() -> Iterator[str]:
     if not (name := working_engine()):
         pytest.skip("needs a container engine that runs: docker or podman")
     tag = f"deferd-test-{os.getpid()}"
-    if build := os.environ.get("DEFERD_CONTAINER_BUILD"):
+    if build := os.environ.get("TESTS_CONTAINER_BUILD"):
         command, image = [build, str(ROOT), tag, "--format", "docker"], f"localhost/{tag}"
     else:
         command, image = [name, "build", "-t", tag, str(ROOT)], tag
@@ -81,7 +81,7 @@ class Container:
     """A container in the background, removed at the end."""
 
     def __init__(self, image: str, options: list[str], command: list[str]) -> None:
-        run = os.environ.get("DEFERD_CONTAINER_RUN")
+        run = os.environ.get("TESTS_CONTAINER_RUN")
         start = [run] if run else [str(working_engine()), "run", "--network=host"]
         done = subprocess.run(
             [*start, "--detach", *options, image, *command], capture_output=True, text=True, check=False

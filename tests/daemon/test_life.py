@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -43,6 +44,41 @@ def test_sigterm_lets_conversations_finish(daemon: Callable[..., DaemonProcess])
         assert process.stop() == 0
         assert len(relay.arrivals) == 1
     assert process.result("last")["state"] == "delivered"
+
+
+def test_sigterm_lets_all_conversations_of_a_batch_finish(daemon: Callable[..., DaemonProcess]) -> None:
+    """Each of several jobs claimed together gets its confirmation, the slow ones too; none is sent twice."""
+    with Relay(delay=0.3) as relay:
+        process = daemon(relay)
+        (process.queue / "new").mkdir(parents=True)
+        for n in range(5):
+            process.drop(f"job-{n}.eml", eml(n))
+        process.start()
+        for n in range(5):
+            process.wait_for("attempt_started", recipients=[f"bob-{n}@b.example"])
+        process.signal(signal.SIGTERM)
+        process.signal(signal.SIGTERM)  # once more changes nothing
+        assert process.wait() == 0
+        assert process.wait_for("draining")["in_flight"] == 5
+        assert len(relay.arrivals) == 5
+    assert {process.result(f"job-{n}")["state"] for n in range(5)} == {"delivered"}
+
+
+def test_a_signal_during_the_start_is_heard(daemon: Callable[..., DaemonProcess], relay: Relay) -> None:
+    """SIGHUP does not kill a daemon that is still starting, and SIGTERM ends it as it should."""
+    process = daemon(relay)
+    process.spawn()
+    eventually(lambda: "SigBlk" in status(process) and int(status(process)["SigBlk"], 16), bool)
+    process.signal(signal.SIGHUP)
+    process.signal(signal.SIGTERM)
+    assert process.wait() == 0
+
+
+def status(process: DaemonProcess) -> dict[str, str]:
+    """What the kernel knows of the process."""
+    assert process.process
+    lines = Path(f"/proc/{process.process.pid}/status").read_text().splitlines()
+    return dict(line.split(":\t", 1) for line in lines if ":\t" in line)
 
 
 def test_sighup_takes_the_new_configuration(daemon: Callable[..., DaemonProcess], relay: Relay) -> None:

@@ -111,7 +111,7 @@ def test_the_accounts_balance(seed: int) -> None:
     ]
     assert {state for _, state in outcomes} <= {State.DELIVERED, State.FAILED}
     copies = Counter(each for server in servers for message in server.messages for each in message.recipients)
-    doubts = Counter(each for facts in room.told("in_doubt") for each in facts["recipients"])
+    doubts = Counter(facts["recipient"] for facts in room.told("in_doubt"))
     for address, state in outcomes:
         assert copies[address] >= (state is State.DELIVERED)
         assert copies[address] <= (state is State.DELIVERED) + doubts[address], address

@@ -175,7 +175,9 @@ def test_a_server_that_vanishes_after_the_final_dot(room: Room, action: Action, 
     room.advance(at + 0.5)
     outcome = room.outcome()
     assert (outcome.state, outcome.code, outcome.phase) == (State.WAITING, None, Phase.CONFIRM)
-    assert room.told("in_doubt") == [{"id": "j1", "host": SITE, "recipients": ["bob@b.example"], "decision": "retry"}]
+    [told] = room.told("in_doubt")
+    assert (told["recipient"], told["host"], told["phase"]) == ("bob@b.example", SITE, "confirm")
+    assert (told["attempt"], told["decision"]) == (1, "retry")
     assert room.when("in_doubt") == [pytest.approx(at, abs=0.1)]
     assert room.settled[0].attempts == 0
     room.advance(59.0)

@@ -30,7 +30,7 @@ class Message:
     @property
     def claim(self) -> Claim:
         return Claim(
-            delivery=1,
+            lease=1,
             id="j1",
             name="n",
             site="mx.test:25",
@@ -39,6 +39,7 @@ class Message:
             attempts=self.attempts,
             doubts=self.doubts,
             accepted_at=0.0,
+            begins_at=0.0,
             expires_at=self.expires,
             warned=self.warned,
             in_doubt=self.in_doubt,  # type: ignore[arg-type]  # one of the two words, by each test

@@ -55,7 +55,8 @@ def test_a_bounce_is_written_with_the_failure(room: Room) -> None:
     (settlement, _) = room.settled
     assert [report.name for report in settlement.reports] == ["bounce-1"]
     assert [(kind, len(outcomes)) for kind, _, outcomes, _ in room.composed] == [("bounce", 2)]
-    assert room.told("bounced") == [{"id": "j1", "report": "j2", "recipients": ["bob@b.example", "eve@b.example"]}]
+    told = [(facts["recipient"], facts["code"], facts["report"]) for facts in room.told("bounced")]
+    assert told == [("bob@b.example", 550, "j2"), ("eve@b.example", 550, "j2")]
     assert [(message.sender, message.recipients) for message in room.server.messages] == [("", ("ann@a.example",))]
 
 

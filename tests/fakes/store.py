@@ -74,6 +74,7 @@ class MemoryStore:
         self.unclaimed: list[Claim] = []
         self.reports: list[Submission] = []
         self._clock = clock
+        self._lease = 0
         self._waiting: list[tuple[Callable[[], object], Deferred[object]]] = []
 
     def recover(self) -> None:
@@ -113,6 +114,7 @@ class MemoryStore:
         now = self._clock.wall_time()
         due = [d for d in self.deliveries.values() if d.site == site and d.open and not d.claimed and d.due <= now]
         chosen = sorted(due, key=lambda delivery: delivery.due)[:limit]
+        self._lease += 1  # shared by all that are claimed together, as the real stores do it
         for delivery in chosen:
             delivery.claimed = True
         return [self._claim_of(delivery) for delivery in chosen]
@@ -122,7 +124,7 @@ class MemoryStore:
         size = len(job.content)
         pieces = max(1, -(-size // self.piece))
         return Claim(
-            delivery=delivery.number,
+            lease=self._lease,
             id=delivery.entry.id,
             name=delivery.entry.submission.name,
             site=delivery.site,
@@ -131,6 +133,7 @@ class MemoryStore:
             attempts=delivery.attempts,
             doubts=delivery.doubts,
             accepted_at=delivery.entry.accepted_at,
+            begins_at=max(delivery.entry.accepted_at, job.not_before or 0),
             expires_at=None if job.expires is None else delivery.entry.accepted_at + job.expires,
             warned=delivery.warned,
             in_doubt=job.in_doubt,
@@ -160,7 +163,7 @@ class MemoryStore:
 
     def _settle(self, settlement: Settlement) -> Settled:
         self.settled.append(settlement)
-        delivery = self.deliveries[settlement.claim.delivery]
+        delivery = self._claimed(settlement.claim)
         assert delivery.claimed, "settled without a claim"
         delivery.claimed = False
         delivery.attempts = settlement.attempts
@@ -177,12 +180,15 @@ class MemoryStore:
         view = self.show(delivery.entry.id)
         return Settled(view.state if view else None, reports)
 
+    def _claimed(self, claim: Claim) -> Delivery:
+        return next(d for d in self.deliveries.values() if (d.entry.id, d.site) == (claim.id, claim.site))
+
     def unclaim(self, claims: Sequence[Claim]) -> Deferred[None]:
         return self._commit(lambda: [self._unclaim(claim) for claim in claims] and None)
 
     def _unclaim(self, claim: Claim) -> None:
         self.unclaimed.append(claim)
-        self.deliveries[claim.delivery].claimed = False
+        self._claimed(claim).claimed = False
 
     def reroute(self, site_of: Callable[[str], str], fingerprint: str) -> Deferred[int]:
         moved = 0

@@ -73,7 +73,7 @@ def test_the_null_sender_can_be_given_in_both_forms(read, write, null):
 @pytest.mark.parametrize(
     ("change", "why"),
     [
-        ({"colour": "red"}, "unknown field `colour`"),
+        ({"colour": "red"}, "there is no key 'colour'"),
         ({"subject": 17}, "subject: Expected `str | null`, got `int`: put it in quotes"),
         ({"to": None}, "no recipient"),
         ({"to": []}, "no recipient"),
@@ -97,7 +97,7 @@ def test_the_null_sender_can_be_given_in_both_forms(read, write, null):
         ({"attachments": [{"path": "x\n"}]}, "U+000A"),
         ({"attachments": [{"path": "x", "name": "a\r\nb"}]}, "U+000D"),
         ({"attachments": [{"name": "x"}]}, "missing required field `path`"),
-        ({"attachments": [{"path": "x", "mode": 1}]}, "unknown field `mode`"),
+        ({"attachments": [{"path": "x", "mode": 1}]}, "there is no key 'mode'"),
         ({"headers": {"X-A": 17}}, "headers: 'X-A' has a value that is no text: put it in quotes"),
         ({"headers": {"X-A": "a\nb"}}, "headers: X-A: 'a\\nb' holds the control character U+000A"),
         ({"headers": {"X A": "a"}}, "headers: 'X A' is no field name"),
@@ -124,7 +124,6 @@ def test_the_null_sender_can_be_given_in_both_forms(read, write, null):
         ({"key": "a\nb"}, "key: "),
         ({"in_doubt": "drop"}, "in_doubt: "),
         ({"tags": [1]}, "tags: "),
-        ({"tags": {"a": "x" * 20_000}}, "tags: "),
         ({"recipients": ["a@b.example"]}, "recipients: "),
         ({"message": "x"}, "from: a job has this or a message, not both"),
     ],

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from service.queue import poke as poke_module
-from service.queue.inotify import Inotify
+from service.queue.inotify import CLOSE_WRITE, CREATE, MOVED_TO, Inotify
 from service.queue.layout import prepare
 from service.queue.lock import DirectoryLock
 from service.queue.poke import PokeWatch, poke
@@ -104,15 +104,15 @@ def test_a_poke_is_noticed_without_inotify(reactor, tmp_path, monkeypatch):
     assert pokes == [1]
 
 
-def test_inotify_tells_of_closed_and_moved_files(tmp_path):
-    """Not of those that are only made; a name of any octets comes through."""
+def test_inotify_tells_of_made_closed_and_moved_files(tmp_path):
+    """Each for what it is; a name of any octets comes through."""
     watch = Inotify(tmp_path)
     assert watch.read() == []
     with open(tmp_path / "a", "w") as file:
-        assert watch.read() == []
+        assert watch.read() == [("a", CREATE)]
         file.write("x")
     (tmp_path / "a").rename(tmp_path / "b\udcff")
-    assert [event.name for event in watch.read()] == ["a", "b\udcff"]
+    assert watch.read() == [("a", CLOSE_WRITE), ("b\udcff", MOVED_TO)]
     watch.close()
     watch.close()
 

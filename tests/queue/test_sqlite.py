@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from service.queue.store import Counts, SiteBacklog, Source, UnknownJob
@@ -191,13 +192,14 @@ def test_a_second_job_of_a_name_gets_its_id_into_the_results_name(reactor, store
     assert store.show(two.id).name == "hello"
 
 
-def test_a_long_name_leaves_room_for_the_results_ending(reactor, store, submission):
-    """The result and its temporary file stay within 255 octets, cut between characters."""
-    name = "ü" * 125
+@pytest.mark.parametrize(("name", "kept"), [("ü" * 125, True), ("x" * 250, True), ("x" * 251, False)])
+def test_a_name_too_long_for_its_results_ending_is_cut(reactor, store, submission, name, kept):
+    """The result stays within 255 octets, cut between characters; what is cut, or there already, has -ID."""
     one, two = reactor.wait(store.accept([submission(name=name), submission(name=name)]))
-    for accepted in (one, two):
-        assert 240 < len(f".{accepted.name}.json.tmp".encode()) <= 255
-    assert two.name.endswith(f"-{two.id}")
+    assert (one.name == name) == kept
+    for accepted in (one, two) if not kept else (two,):
+        assert 253 < len(f"{accepted.name}.json".encode()) <= 255
+        assert accepted.name.endswith(f"-{accepted.id}")
 
 
 def test_not_before_is_kept(reactor, store, submission):
@@ -340,6 +342,18 @@ def test_new_routes_move_what_waits(reactor, open_store, submission):
     assert claim.recipients == ("x@a.example", "y@b.example")
     assert {one.site for one in store.backlog()} == {"c.example"}
     assert reactor.wait(open_store().reroute(lambda _: "never asked", "1")) == 0
+
+
+@pytest.mark.parametrize(("rested", "at_once"), [(True, True), (False, False)])
+def test_a_rest_is_left_behind_with_its_site(reactor, open_store, submission, settlement, rested, at_once):
+    """What waited for its old site is due at the new one now; what a server put off keeps its time."""
+    store = open_store()
+    reactor.wait(store.accept([submission("x@a.example")]))
+    [claim] = reactor.wait(store.claim("a.example", 1))
+    later = reactor.wall_time() + 300
+    reactor.wait(store.settle([msgspec.structs.replace(settlement(claim, "waiting"), due=later, rested=rested)]))
+    reactor.wait(store.reroute(lambda _: "new", "2"))
+    assert len(reactor.wait(store.claim("new", 1))) == at_once
 
 
 def test_what_is_in_flight_moves_when_it_lands(reactor, open_store, submission, settlement):
