@@ -174,14 +174,17 @@ class SQLiteStore:
             for (settlement, reports), before in zip(batch, tried, strict=True):
                 state = settle_one(connection, settlement)
                 # Known already where a COMMIT that failed has come back: then what was found at that try holds.
-                states.append(before if state is None and again else state)
-                if state is None:
+                stands = before if state is None and again else state
+                states.append(stands)
+                if stands is None:
                     continue
                 job = id_number(settlement.claim.id)
                 assert job is not None
+                changed.append((job, stands not in ("queued", "held")))
+                if state is None:
+                    continue
                 if settlement.claim.lease < self._rerouted and state in ("queued", "held"):
                     changing.reroute_job(connection, job, self._site_of, self._reactor.wall_time())
-                changed.append((job, state not in ("queued", "held")))
                 for entry in reports:
                     accept_job(connection, entry)
             tried[:] = states

@@ -79,6 +79,19 @@ def test_a_commit_that_failed_and_came_back_is_not_done_twice(reactor, store, su
     reactor.wait(store.probe().add_errback(lambda _: None), 1)
 
 
+@pytest.mark.parametrize("reached", [False, True])
+def test_a_settlement_that_came_back_has_its_result_written(reactor, store, submission, settlement, disk, reached):
+    """What is known already at the next try has not been told to whoever writes results."""
+    reactor.wait(store.accept([submission(source=Source("a.eml", 1, 2, 3))]))
+    [claim] = reactor.wait(store.claim("a.example", 1))
+    changed = []
+    store.changed = changed.extend
+    disk.reached, disk.left = reached, 1
+    reactor.wait(store.settle([settlement(claim, "delivered")]), 1)
+    assert [ended for _, ended in changed] == [True]
+    assert len(store.owed_jobs(0, 5)) == 1
+
+
 def test_a_source_that_came_back_is_known_to_the_next_daemon(reactor, open_store, submission, disk):
     """COMMIT reported an error and the daemon died: its file, still in new/, is not taken again."""
     store = open_store()
