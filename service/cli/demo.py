@@ -85,7 +85,8 @@ class ChainView:
     def _step(self, facts: dict[str, object]) -> None:
         phase, seconds = str(facts["phase"]), facts["seconds"]
         assert isinstance(seconds, float)
-        self._line(facts, LINKS[phase], f"{phase:<9}{seconds * 1000:6.1f} ms")
+        link = LINKS[phase]
+        self._line(facts, link, f"{'' if phase == link else phase:<9}{seconds * 1000:5.1f} ms")
 
     def _attempt(self, facts: dict[str, object]) -> None:
         self._line(facts, "attempt", f"number {facts['attempt']}, to {facts['site']}", "cyan")
@@ -130,7 +131,8 @@ class Demo:
         }
         server = self._reactor.create_server(lambda: DemoServer(script, self._count), "127.0.0.1", 0)
         host, port = server.address
-        self._console.print(f"A mail server listens on {host}:{port}; the queue is in {self._directory}\n")
+        self._console.print(f"A mail server listens on {host}:{port}; three jobs are dropped.", soft_wrap=True)
+        self._console.print("Each line is one link of a job's chain; the chains run side by side.\n")
         settings = Settings(
             queue=Queue(directory=str(self._directory)),
             hostname="client.example",
@@ -183,7 +185,7 @@ class Demo:
         good = not self._error and self._unfinished == 0 and self._arrived == expected
         self._console.print(
             f"\n{self._arrived} of {expected} messages arrived (three jobs and a bounce). "
-            + ("All is as it should be." if good else "Something went wrong."),
+            + ("All is as it should be." if good else f"Not all ended as it should within {PATIENCE:.0f} s."),
             style="green" if good else "red",
         )
         return 0 if good else 1

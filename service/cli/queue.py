@@ -144,7 +144,7 @@ def _with_store(config_path: str | None, use: Callable[[CommandStore], T]) -> T:
     directory = Path(settings.queue.directory)
     try:
         if not directory.is_dir():
-            give_up(f"there is no queue at {directory}: start `deferd run` once, or see queue.directory")
+            give_up(f"there is no queue at {directory}: start `deferd run` once, or name its configuration with -c")
         with open_for_commands(directory, time.time, settings.queue.results) as store:
             return use(store)
     except UnknownJob as error:

@@ -17,6 +17,8 @@ def risks(settings: Settings) -> Iterator[str]:
             yield f"routes[{number}]{risk}"
     yield from _of_order(settings.routes)
     yield from _of_queue(Path(settings.queue.directory))
+    if settings.hostname.startswith("["):
+        yield f"hostname: is {settings.hostname}, as this machine has no full name; set the one that it has on the net"
     retry = settings.retry
     if retry.warn_after is not None and retry.warn_after >= retry.max_age:
         yield "retry.warn_after: is not less than retry.max_age, so that no sender is ever told of a delay"
