@@ -65,8 +65,9 @@ class Transport(Protocol):
         """Put TLS on the stream from the next octet on; the protocol stays the same.
 
         Fires when the handshake is done. Fails with `ssl.SSLError`, `ssl.SSLCertVerificationError`, `TimeoutError`
-        after `timeout` seconds, `ConnectionError`; the connection is then lost. Fails with `BufferedOctetsError` if
-        octets had arrived that the peer sent before the handshake.
+        after `timeout` seconds, `ConnectionError`, and with `ValueError` or what else the ssl module raises for a
+        `server_hostname` that is no name; the connection is then lost. Fails with `BufferedOctetsError` if octets had
+        arrived that the peer sent before the handshake.
         """
 
 

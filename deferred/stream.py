@@ -359,9 +359,13 @@ class Stream(BufferedWire):
             error = BufferedOctetsError("the peer sent octets in the clear before the TLS handshake")
             self.lose(error)
             return fail(error)
-        self._tls = TLSLayer(
-            self, self._host, context, server_side=server_side, server_hostname=server_hostname, session=session
-        )
+        try:
+            self._tls = TLSLayer(
+                self, self._host, context, server_side=server_side, server_hostname=server_hostname, session=session
+            )
+        except Exception as error:  # noqa: BLE001 - ssl has several for a name or a context that cannot be used
+            self.lose(error)
+            return fail(error)
         self._watch(reading=True)
         return self._tls.start(timeout)
 

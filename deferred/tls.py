@@ -79,6 +79,7 @@ class TLSLayer:
         self._closing = False
         self.notified = False  # our close_notify is on its way
         self._peer_done = False  # the peer's has come, or its end
+        self._ended = False  # the wire will bring nothing more
         self._lost = False
 
     # -- the handshake
@@ -171,17 +172,28 @@ class TLSLayer:
                 self._leave()
             else:
                 self._wire.end()
+        elif self._ended and not self._peer_done:
+            self._cut_short()
         elif self._pending:
             self.pump()  # it may have waited for what has just been read
 
     def wire_ended(self) -> None:
-        """The wire's stream has ended."""
+        """The wire's stream has ended; what came before may still wait here for a protocol that has paused."""
+        self._ended = True
         if self._handshake is not None:
             self._wire.lose(ConnectionResetError("the peer hung up during the TLS handshake"))
-        elif self._closing:
+        elif self._wire.reading_paused and not self._closing and not self._incoming.pending:
+            if not self._peer_done:
+                self._cut_short()
+        else:
+            self.resume()
+
+    def _cut_short(self) -> None:
+        """All has been read, and there was no close_notify."""
+        if self._closing:
             self._peer_done = True
             self._leave()
-        elif not self._peer_done:
+        else:
             self._wire.lose(
                 ssl.SSLEOFError(ssl.SSL_ERROR_EOF, "the stream ended without close_notify: it may have been cut short")
             )
