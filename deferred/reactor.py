@@ -79,6 +79,7 @@ class Reactor:
         self._running = False
         self._stopping = False
         self._stopped = False
+        self._stop_asked = False  # before `run`
         self._closed = False
 
     # -- the loop
@@ -90,13 +91,23 @@ class Reactor:
 
     def run(self) -> None:
         """Turn until `stop`. The start triggers are called in the first turn, in their order."""
+        self._check_idle()
         for trigger in self._triggers["start"]:
             self.call_soon(trigger)
+        if self._stop_asked:
+            self._stop_asked = False
+            self.call_soon(self.stop)
         self._loop(lambda: self._stopped)
 
     def stop(self) -> None:
-        """Call the stop triggers, wait for the Deferreds they return, and let `run` return. Harmless when repeated."""
-        if self._stopping or not self._running:
+        """Call the stop triggers, wait for the Deferreds they return, and let `run` return. Harmless when repeated.
+
+        Asked for before `run`, by a Deferred that was quicker, it is done in the first turn, after the start triggers.
+        """
+        if not self._running:
+            self._stop_asked = True
+            return
+        if self._stopping:
             return
         self._stopping = True
         waits = [maybe_deferred(trigger).add_errback(self._trigger_failed) for trigger in self._triggers["stop"]]
@@ -107,6 +118,7 @@ class Reactor:
 
         Raises `TimeoutError` after `timeout` seconds, `RuntimeError` if the reactor was stopped before.
         """
+        self._check_idle()
         results: list[Any] = []
         late: list[bool] = []
         deferred.add_both(results.append)
@@ -158,9 +170,11 @@ class Reactor:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _loop(self, done: Callable[[], bool]) -> None:
+    def _check_idle(self) -> None:
         if self._running or self._closed:
             raise RuntimeError("the reactor is " + ("running already" if self._running else "closed"))
+
+    def _loop(self, done: Callable[[], bool]) -> None:
         self._running = True
         self._stopping = self._stopped = False
         try:

@@ -82,6 +82,13 @@ def test_the_errback_takes_a_site_that_is_not_there() -> None:
     assert "called explain" in run("errback", "http://no-such-host.invalid/").stdout
 
 
+@pytest.mark.parametrize("example", ["one_callback", "two_callbacks", "errback"])
+def test_an_address_that_is_none_ends_the_program(example: str) -> None:
+    """The Deferred has failed before the reactor runs."""
+    done = run(example, "no address")
+    assert "a URL has no" in done.stdout + done.stderr
+
+
 def test_without_an_errback_the_failure_is_reported(site: str) -> None:
     """Nobody took it, so it is told on standard error, and the program ends all the same."""
     done = run("one_callback", f"{site}does-not-exist")

@@ -222,6 +222,22 @@ def test_run_goes_on_until_stop_and_keeps_to_the_triggers(reactor):
     assert not reactor.running
 
 
+def test_a_stop_asked_for_before_run_ends_its_first_turn(reactor):
+    """Whoever is quicker than `run` is heard all the same; the triggers are called, and the next run goes on."""
+    order = []
+    reactor.add_trigger("start", order.append, "start")
+    reactor.add_trigger("stop", order.append, "stop")
+    reactor.stop()
+    reactor.stop()
+    reactor.call_later(30, order.append, "it did not stop")
+    reactor.run()
+    assert order == ["start", "stop"]
+    reactor.call_later(0.001, order.append, "second run")
+    reactor.call_later(0.001, reactor.stop)
+    reactor.run()
+    assert order == ["start", "stop", "start", "second run", "stop"]
+
+
 def test_a_stop_trigger_that_fails_is_reported_and_the_reactor_stops(reactor, errors):
     """Whether at once or later."""
     late: Deferred[None] = Deferred()
@@ -241,6 +257,23 @@ def test_a_running_reactor_does_not_run_again(reactor, errors):
     turns(reactor, 2)
     assert [str(error) for error in errors] == ["the reactor is running already", "the reactor is running"]
     errors.clear()
+
+
+def test_a_run_that_is_refused_leaves_nothing_behind(reactor, errors):
+    """Neither start triggers that are called, nor a Deferred whose result is taken."""
+    starts = []
+    mine: Deferred[int] = Deferred()
+    reactor.add_trigger("start", starts.append, "start")
+    reactor.call_soon(reactor.run)
+    reactor.call_soon(reactor.run_until_complete, mine)
+    turns(reactor, 3)
+    assert [str(error) for error in errors] == ["the reactor is running already"] * 2
+    errors.clear()
+    assert starts == []
+    results = []
+    mine.add_callback(results.append)
+    mine.callback(7)
+    assert results == [7]
 
 
 def test_waiting_for_a_deferred_ends_with_its_result_its_error_or_the_limit(reactor, unhandled):
