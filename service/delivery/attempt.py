@@ -2,7 +2,16 @@
 
     connect -> handshake -> send -> confirm
 
-An errback goes on to the next host when a host did not serve us. Two things are never done: a message whose final dot
+A site has relays, a relay's name has addresses, and one of them, when it answers, is the peer. When a host fails us
+(`HostFailure`), the errback of the step decides where the message goes on:
+
+    step           what it does                              its errback
+    start          _converse on a kept connection            _afresh: dead before it answered? as if none were kept
+    _next_relay    resolve the next relay, then _attempt     _elsewhere: _next_relay, or fail if none is left
+    _attempt       connect to an address, then _converse     _another_way: again in the clear, or at another address
+    _converse      handshake, send, confirm, release         none: its caller's
+
+Two things are never done: a message whose final dot
 has gone out is not offered to another host (the first may have it), and a recipient that has an answer is not asked for
 again.
 """
@@ -45,7 +54,7 @@ class Attempt:
         self._connector = connector
         self._journal = journal
         self._relays = deque(connector.in_order(site))
-        self._answered: dict[str, Outcome] = {}
+        self._answered: dict[str, Outcome] = {}  # by recipient, whichever host it was
         self._failed_at: set[Address] = set()
         self._connection: Connection | None = None
         self._peer: Address | None = None
