@@ -119,8 +119,8 @@ def _duplicates_are_explained(books: Books) -> list[str]:
 
 def _in_doubt(books: Books, former: Taking, taking: Taking) -> bool:
     return any(
-        former.at <= time <= taking.at and token == taking.token and taking.recipient in recipients
-        for time, token, recipients in books.doubts
+        former.at <= time <= taking.at and (token, recipient) == (taking.token, taking.recipient)
+        for time, token, recipient in books.doubts
     )
 
 

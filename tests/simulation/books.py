@@ -79,8 +79,8 @@ class Books:
         self.reports: list[Report] = []
         self.tokens: dict[str, str] = {}
         """A job's id -> the token in its content."""
-        self.doubts: list[tuple[float, str, tuple[str, ...]]] = []
-        """(time, token, recipients) of what the daemon said to be in doubt."""
+        self.doubts: list[tuple[float, str, str]] = []
+        """(time, token, recipient) of what the daemon said to be in doubt."""
         self.faults: Counter[str] = Counter()
         self.events: Counter[str] = Counter()
         self.duplicates: Counter[str] = Counter()

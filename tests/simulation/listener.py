@@ -59,7 +59,7 @@ class Listener:
                 books.lives[-1].told[books.tokens.get(facts["id"], "?"), facts["recipient"]] = event
             case "in_doubt":
                 token = books.tokens.get(facts["id"], "?")
-                books.doubts.append((now, token, tuple(facts["recipients"])))
+                books.doubts.append((now, token, facts["recipient"]))
             case "unhandled_error":
                 if facts.get("where") != "stop":
                     books.violated(now, f"unhandled error: {facts}")

@@ -24,6 +24,9 @@ from tests.simulation.books import Books, Life, States
 ADDRESS = "192.0.2.1"
 DATABASE = "queue.db"
 
+_LEAVE_TAKING = 6.0
+"""Seconds in which a server has to answer QUIT, and a little."""
+
 
 class Disk:
     """What may go wrong at a COMMIT. `mode`: "" well, "full", or "io" (fails, and may have reached the log)."""
@@ -141,21 +144,30 @@ class Process:
         now, drain = self.world.time(), self.settings.timeouts.drain
         if now > self.stopping_since + drain + 3.1:
             self.books.violated(now, f"it took {now - self.stopping_since:.1f} s to stop")
-        left = self.machine.left_over() + [f"{each!r}" for each in self.connections()]
-        if left and not self.disk.mode:
+        left = [] if self.disk.mode else [f"{each!r}" for each in self.connections()]
+        left += [] if self.machine.streams else self.machine.left_over()
+        if left:
             self.books.violated(now, f"left behind by a stop: {left}")
-        self._bury("stopped", silently=False)
+        self._close_files("stopped")
+        # A process that has stopped exits; if connections take leave still, here they may, to show that they end.
+        self.world.call_later(_LEAVE_TAKING, self._gone)
         self.stopped()
+
+    def _gone(self) -> None:
+        left = self.machine.left_over()
+        if left:
+            self.books.violated(self.world.time(), f"left behind by a stop {_LEAVE_TAKING} s ago: {left}")
+        self.machine.kill()
 
     def kill(self, how: str, *, silently: bool = False) -> None:
         """SIGKILL; `silently`: a power cut, of which no peer is told."""
-        self._bury(how, silently=silently)
-
-    def _bury(self, how: str, *, silently: bool) -> None:
-        self.life.ended, self.life.how = self.world.time(), how
         for fd in self.machine.readers:
             os.close(fd)
         self.machine.kill(silently=silently)
+        self._close_files(how)
+
+    def _close_files(self, how: str) -> None:
+        self.life.ended, self.life.how = self.world.time(), how
         database, log, index = (self.directory / f"{DATABASE}{more}" for more in ("", "-wal", "-shm"))
         left = {path: path.read_bytes() for path in (database, log) if path.exists()}
         for connection in self.connections():

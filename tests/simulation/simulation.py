@@ -274,6 +274,8 @@ class Simulation:
                 if store.count().queued == 0 and not list((self.directory / "new").iterdir()):
                     break
                 if store.count().held and not self.process.in_transaction:
+                    for mail in self.books.mail.values():
+                        mail.not_before = None
                     store.change("release")
                     self._poke()
             self.world.advance(HOUR)
