@@ -209,6 +209,9 @@ class Connector:
 
     def close_idle(self) -> None:
         """Take leave on every kept connection."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         for connection in self._pool.empty():
             self._leave(connection)
 

@@ -113,3 +113,12 @@ def test_nothing_is_left_behind(room: Room) -> None:
     ends = drained(room)
     room.advance(10.0)
     assert (len(ends), room.reactor.pending) == (1, 0)
+
+
+def test_nothing_waits_for_a_kept_connection_that_a_drain_has_left(room: Room) -> None:
+    """The end of its idle time is nobody's business any more."""
+    room.deliver()
+    assert room.delivery.connections == 1
+    drained(room)
+    room.advance(6.0)
+    assert (room.server.open, room.reactor.pending) == (0, 0)
