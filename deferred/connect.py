@@ -1,10 +1,11 @@
 """From addresses to a protocol that has its stream.
 
-Happy Eyeballs: connect to the first of several addresses that answers (RFC 8305).
+`connect` is Happy Eyeballs: the first of several addresses that answers (RFC 8305). They are tried in their order, the
+families taking turns, so that a broken IPv6 costs one step and not all of its addresses. The next one is tried when
+the last has failed, or has not answered for 250 ms; the others go on meanwhile. The first to answer wins; those still
+under way are given up, and one that answers too late is closed.
 
-Addresses are tried in their order, the families taking turns, so that a broken IPv6 costs one step and not all of its
-addresses. The next one is tried when the last has failed, or has not answered for 250 ms; the others go on meanwhile.
-The first to answer wins; those still under way are given up, and one that answers too late is closed.
+`establish` and `serve` then shake hands, if there is TLS, and make the protocol: for who called, and who was called.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from collections.abc import Callable, Sequence
 from itertools import chain, zip_longest
 from typing import Any, Generic, TypeVar
 
-from deferred.defer import Deferred, execute, fail
+from deferred.defer import Deferred, execute, fail, maybe_deferred
 from deferred.failure import Failure
 from deferred.interfaces import Address, TimerHandle, TimeSource
 from deferred.protocol import StreamProtocol
@@ -73,6 +74,8 @@ class _Race(Generic[S]):
         self._dialing: list[Deferred[Any]] = []
         self._next: TimerHandle | None = None
         self._limit: TimerHandle | None = None
+        self._trying = False  # inside `_try_next`
+        self._due = False  # another address is to be tried
         self._over = False
         self.deferred: Deferred[S] = Deferred(lambda _: self._finish())
 
@@ -82,13 +85,21 @@ class _Race(Generic[S]):
         self._try_next()
 
     def _try_next(self) -> None:
-        address = self._waiting.pop()
-        if self._waiting:
-            self._next = self._clock.call_later(self._stagger, self._try_next)
-        dialing = self._dial(address)
-        if not dialing.called:
-            self._dialing.append(dialing)
-        dialing.add_callbacks(self._answered, self._failed, dialing)
+        """Dial the next address. However many fail at once: a loop, no calls in calls."""
+        self._due = True
+        if self._trying:
+            return
+        self._trying = True
+        while self._due:
+            self._due = False
+            address = self._waiting.pop()
+            if self._waiting:
+                self._next = self._clock.call_later(self._stagger, self._try_next)
+            dialing = maybe_deferred(self._dial, address)
+            if not dialing.called:
+                self._dialing.append(dialing)
+            dialing.add_callbacks(self._answered, self._failed, dialing)
+        self._trying = False
 
     def _answered(self, stream: S, _: Deferred[Any]) -> None:
         if self._over:
@@ -130,24 +141,54 @@ def establish(
     protocol_factory: Callable[[], P],
     *,
     tls: ssl.SSLContext | None = None,
-    server_side: bool = False,
     server_hostname: str | None = None,
     timeout: float | None = None,
 ) -> Deferred[P]:
     """Shake hands if there is `tls`, then give the stream to a new protocol, and fire with that."""
+    if tls is None:
+        return execute(_begin, None, stream, protocol_factory)
+    shaken = stream.start_tls(tls, server_hostname=server_hostname, timeout=timeout)
+    return shaken.add_callback(_begin, stream, protocol_factory)
 
-    def begin(_: None = None) -> P:
-        try:
-            protocol = protocol_factory()
-        except Exception:
-            stream.abort()
-            raise
-        error = stream.begin(protocol)
-        if error is not None:
-            raise error
-        return protocol
+
+def serve(
+    stream: Stream,
+    protocol_factory: Callable[[], StreamProtocol],
+    report: Callable[[Exception], object],
+    *,
+    tls: ssl.SSLContext | None = None,
+    timeout: float | None = None,
+) -> None:
+    """The same for a stream that was accepted; `report` is told what the factory or `connection_made` raises.
+
+    A handshake that fails is not reported: that is a caller who cannot do TLS, or hung up, and nobody here has heard
+    of it yet. One that fails before the caller can have said a word is: the context is of no use for a server.
+    """
+
+    def tell(failure: Failure) -> None:
+        if not isinstance(failure.value, Exception):
+            failure.raise_exception()
+        report(failure.value)
 
     if tls is None:
-        return execute(begin)
-    shaken = stream.start_tls(tls, server_side=server_side, server_hostname=server_hostname, timeout=timeout)
-    return shaken.add_callback(begin)
+        execute(_begin, None, stream, protocol_factory).add_errback(tell)
+        return
+    shaken = stream.start_tls(tls, server_side=True, timeout=timeout)
+    unheard = tell if shaken.called else _forget
+    shaken.add_callbacks(lambda _: _begin(None, stream, protocol_factory), unheard).add_errback(tell)
+
+
+def _forget(_: Failure) -> None:
+    """A failed handshake of somebody else's."""
+
+
+def _begin(_: None, stream: Stream, protocol_factory: Callable[[], P]) -> P:
+    try:
+        protocol = protocol_factory()
+    except Exception:
+        stream.abort()
+        raise
+    error = stream.begin(protocol)
+    if error is not None:
+        raise error
+    return protocol

@@ -12,8 +12,8 @@ from collections.abc import Callable, Sequence
 from typing import Any, Protocol, TypeVar
 
 from deferred import connect as happy_eyeballs
+from deferred.connect import establish, serve
 from deferred.defer import Deferred, fail, succeed
-from deferred.failure import Failure
 from deferred.interfaces import Address, Reactor, TimerHandle
 from deferred.protocol import StreamProtocol
 from deferred.stream import Stream
@@ -25,6 +25,7 @@ _READ = 64 * 1024  # below malloc's threshold for mmap, so that reading does not
 _ACCEPTS = 64  # connections taken in one turn
 _REST = 0.1  # seconds without accepting when there is no descriptor to be had
 _SHORTAGE = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+REFUSED = (OSError, OverflowError, ValueError, TypeError)  # by the system, or by Python: a port or path that is none
 _LINGER_NOT = struct.pack("ii", 1, 0)  # closing sends a reset (RFC 9293, 3.10.5: ABORT)
 
 
@@ -190,18 +191,12 @@ def accept_into(
 ) -> Callable[[socket.socket, Any], None]:
     """What a `Listener` does with a connection: a stream with a protocol of its own."""
 
-    def broken(failure: Failure) -> None:
-        if isinstance(failure.value, Exception) and (tls is None or not isinstance(failure.value, OSError)):
-            reactor.on_error(failure.value)
-        # else a caller that cannot do TLS, or hung up: nobody here has heard of it yet
-
     def accepted(connected: socket.socket, peer: Any) -> None:
         if connected.family != socket.AF_UNIX:
             with contextlib.suppress(OSError):  # reset already: reading will tell
                 connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         stream = SocketStream(reactor, connected, peer)
-        made = happy_eyeballs.establish(stream, protocol_factory, tls=tls, server_side=True, timeout=tls_timeout)
-        made.add_errback(broken)
+        serve(stream, protocol_factory, reactor.on_error, tls=tls, timeout=tls_timeout)
 
     return accepted
 
@@ -219,8 +214,8 @@ def family_of(host: str) -> socket.AddressFamily:
     """The family of a numeric address. Raises `OSError` for anything else: a name would block in the resolver."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        socket.inet_pton(family, host.partition("%")[0])
-    except OSError:
+        socket.inet_pton(family, host.partition("%")[0] if family == socket.AF_INET6 else host)  # a zone, of IPv6 alone
+    except (OSError, ValueError):
         raise OSError(errno.EINVAL, f"not a numeric address: {host!r}") from None
     return family
 
@@ -243,7 +238,7 @@ def listen(
             listening.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         listening.bind((host, port))
         listening.listen(backlog)
-    except OSError as error:
+    except REFUSED as error:
         listening.close()
         raise with_place(error, f"{host}:{port}") from None
     return Listener(reactor, listening, accept_into(reactor, protocol_factory, tls, tls_timeout))
@@ -270,15 +265,13 @@ def connect(
             connecting.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if local_address is not None:
                 connecting.bind(local_address)
-        except OSError as error:
+        except REFUSED as error:
             connecting.close()
-            return fail(error)
+            return fail(with_place(error, str(local_address)))
         return dial(reactor, connecting, address, f"{address[0]}:{address[1]}")
 
     def talk(stream: SocketStream) -> Deferred[P]:
-        return happy_eyeballs.establish(
-            stream, protocol_factory, tls=tls, server_hostname=server_hostname, timeout=tls_timeout
-        )
+        return establish(stream, protocol_factory, tls=tls, server_hostname=server_hostname, timeout=tls_timeout)
 
     stream = happy_eyeballs.connect(reactor, addresses, dial_one, SocketStream.abort, timeout=timeout)
     return stream.add_callback(talk)
@@ -288,9 +281,9 @@ def dial(reactor: SocketReactor, connecting: socket.socket, address: Any, place:
     """Connect a non-blocking socket; `place` is for the error. The socket is closed if that fails."""
     try:
         number = connecting.connect_ex(address)
-    except OSError as error:  # such as a path that is too long
+    except REFUSED as error:
         connecting.close()
-        return fail(error)
+        return fail(with_place(error, place))
     if number == 0:
         return succeed(SocketStream(reactor, connecting, address))
     if number != errno.EINPROGRESS:
@@ -320,6 +313,8 @@ def dial(reactor: SocketReactor, connecting: socket.socket, address: Any, place:
     return deferred
 
 
-def with_place(error: OSError, place: str) -> OSError:
-    """The same error, telling where."""
-    return OSError(error.errno, f"{error.strerror}: {place}")
+def with_place(error: Exception, place: str) -> OSError:
+    """The same error, telling where; Python's own refusal of an argument becomes EINVAL."""
+    if isinstance(error, OSError) and error.errno is not None:
+        return OSError(error.errno, f"{error.strerror}: {place}")
+    return OSError(errno.EINVAL, f"{error}: {place}")

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from deferred import connect as happy_eyeballs
+from deferred.connect import establish
 from deferred.defer import Deferred, fail
 from deferred.interfaces import Address
 from deferred.protocol import StreamProtocol
@@ -30,7 +31,7 @@ def connect(reactor: SocketReactor, protocol_factory: Callable[[], P], path: str
         return dial(reactor, connecting, path, path)
 
     stream = happy_eyeballs.connect(reactor, [(path, 0)], dial_one, SocketStream.abort, timeout=timeout)
-    return stream.add_callback(happy_eyeballs.establish, protocol_factory)
+    return stream.add_callback(establish, protocol_factory)
 
 
 def listen(

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from deferred import connect as happy_eyeballs
 from deferred.defer import Deferred, execute, fail, succeed
-from deferred.failure import Failure
 from deferred.interfaces import Address, Reactor
 from deferred.poller import bind
 from deferred.protocol import DatagramProtocol, DatagramTransport, StreamProtocol
@@ -151,13 +150,8 @@ class MemoryReactor(Clock):
         if address in self.listening:
             raise OSError(errno.EADDRINUSE, f"{os.strerror(errno.EADDRINUSE)}: {address}")
 
-        def broken(failure: Failure) -> None:
-            if isinstance(failure.value, Exception) and (tls is None or not isinstance(failure.value, OSError)):
-                self.on_error(failure.value)
-
         def accept(stream: MemoryStream) -> None:
-            made = happy_eyeballs.establish(stream, protocol_factory, tls=tls, server_side=True, timeout=tls_timeout)
-            made.add_errback(broken)
+            happy_eyeballs.serve(stream, protocol_factory, self.on_error, tls=tls, timeout=tls_timeout)
 
         server = self.listening[address] = MemoryServer(self, address, accept)
         return server

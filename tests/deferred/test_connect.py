@@ -127,3 +127,33 @@ def test_addresses_that_fail_at_once_are_gone_through(clock):
     assert clock.run(connect(clock, [FOUR, SIX, FOUR_TOO], dial, lambda _: None)) == "there"
     assert tried == [FOUR, SIX, FOUR_TOO]
     assert clock.time() == 0
+
+
+@pytest.mark.parametrize("last", [FOUR_TOO, None])
+def test_any_number_of_addresses_may_fail_at_once(clock, last):
+    """A thousand of them are no calls in calls."""
+    addresses = [(f"192.0.2.{number}", number) for number in range(1000)] + ([last] if last else [])
+
+    def dial(address):
+        return succeed("there") if address == FOUR_TOO else fail(OSError(f"no {address[1]}"))
+
+    deferred = connect(clock, addresses, dial, lambda _: None)
+    if last:
+        assert clock.run(deferred) == "there"
+    else:
+        with pytest.raises(OSError, match="no 999"):
+            clock.run(deferred)
+    assert clock.pending == 0
+
+
+def test_a_dial_that_raises_has_failed(clock):
+    """The next address is tried, and the error is told if there is none."""
+
+    def dial(address):
+        if address == FOUR:
+            raise OverflowError("no port")
+        return succeed("there")
+
+    assert clock.run(connect(clock, [FOUR, SIX], dial, lambda _: None)) == "there"
+    with pytest.raises(OverflowError):
+        clock.run(connect(clock, [FOUR], dial, lambda _: None))

@@ -100,13 +100,26 @@ def test_connecting_can_be_cancelled(reactor, run, silent):
         run(connecting)
 
 
-@pytest.mark.parametrize("host", ["localhost", "mx.example", "", "1.2.3"])
+@pytest.mark.parametrize("host", ["localhost", "mx.example", "", "1.2.3", "127.0.0.1%eth0", "1.2.3.4\0"])
 def test_a_name_is_no_address(reactor, run, host):
     """Looking it up would block the reactor."""
     with pytest.raises(OSError, match="numeric"):
         run(reactor.create_connection(Note, [(host, 25)]))
     with pytest.raises(OSError, match="numeric"):
         reactor.create_server(Note, host, 25)
+
+
+def test_a_port_that_is_none_fails(reactor, run):
+    """As any other reason does, and the next address is tried; no socket is left."""
+    server = reactor.create_server(Note, "127.0.0.1", 0)
+    run(reactor.create_connection(Note, [("127.0.0.1", 99999), server.address]))
+    before = len(reactor.open_sockets)
+    for local in (None, ("127.0.0.1", 99999), ("127.0.0.1\0", 0)):
+        with pytest.raises(OSError, match=r"99999|null"):
+            run(reactor.create_connection(Note, [("127.0.0.1", 99999)], local_address=local))
+    with pytest.raises(OSError, match="99999"):
+        reactor.create_server(Note, "127.0.0.1", 99999)
+    assert len(reactor.open_sockets) == before
 
 
 def test_a_port_in_use_is_an_error_that_names_it(reactor):

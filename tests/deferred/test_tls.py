@@ -243,6 +243,43 @@ def test_a_server_does_not_wait_for_a_silent_caller(world, certificates):
     assert made == []
 
 
+class Faulty(Note):
+    """An application whose files cannot be opened."""
+
+    def connection_made(self, transport):
+        raise PermissionError("the mailbox")
+
+
+def no_protocol():
+    """A factory with the same trouble."""
+    raise FileNotFoundError("the settings")
+
+
+@pytest.mark.parametrize("factory", [Faulty, no_protocol])
+def test_an_applications_own_error_is_reported_under_tls(world, certificates, errors, factory):
+    """It is no failed handshake, though it is an OSError too."""
+    listening = world.reactor.create_server(factory, "127.0.0.1", 0, tls=certificates.server)
+    client = world.wait(
+        world.reactor.create_connection(
+            Note, [listening.address], tls=certificates.client, server_hostname="mx.example"
+        )
+    )
+    world.wait(client.lost)
+    listening.close()
+    assert type(errors.pop()) in (PermissionError, FileNotFoundError)
+    assert errors == []
+
+
+def test_a_context_that_cannot_serve_is_reported(world, certificates, errors):
+    """Every caller is turned away, which is not their fault."""
+    listening = world.reactor.create_server(Note, "127.0.0.1", 0, tls=certificates.client)
+    client = world.wait(world.reactor.create_connection(Note, [listening.address]))
+    world.wait(client.lost)
+    listening.close()
+    assert isinstance(errors.pop(), ssl.SSLError)
+    assert errors == []
+
+
 def test_a_handshake_can_be_cancelled(world, certificates):
     """The connection goes with it."""
     client, server = world.connect()
