@@ -11,7 +11,7 @@ from deferred.timers import Schedule, Timer
 
 T = TypeVar("T")
 
-_TURNS = 1_000_000  # at one moment: more is a loop that waits for time to pass
+TURNS = 1_000_000  # at one moment: more is a loop that waits for time to pass
 
 
 def raise_error(error: Exception) -> None:
@@ -77,7 +77,7 @@ class Clock:
 
     def settle(self) -> None:
         """Turn until nothing is due at this moment. Raises `RuntimeError` if there is no end to it."""
-        for _ in range(_TURNS):
+        for _ in range(TURNS):
             when = self.next_time()
             if when is None or when > self._now:
                 return

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from deferred.defer import Deferred, execute
 from deferred.interfaces import Reactor
-from deferred.testing.clock import Clock, raise_error
+from deferred.testing.clock import TURNS, Clock, raise_error
 from deferred.testing.memory import MemoryStream
 from deferred.testing.network import Network, SimulatedStream
 from deferred.testing.reactor import MemoryReactor
@@ -68,10 +68,31 @@ class World(Clock):
         return first
 
     def turn(self) -> None:
-        """One turn of the world, then one of each machine."""
-        super().turn()
+        """One turn of the world, then one of each machine that has something to do."""
+        self._turn_what_is_due()
+
+    def settle(self) -> None:
+        """Turn until nothing is due at this moment. Raises `RuntimeError` if there is no end to it."""
+        for _ in range(TURNS):
+            if not self._turn_what_is_due():
+                return
+        raise RuntimeError("calls keep asking for calls at the same moment")
+
+    def _turn_what_is_due(self) -> bool:
+        """Whether anything was. After each turn of its own, in which a test may have touched files, the machines look
+        at theirs."""
+        now = self._now
+        when = super().next_time()
+        acts = turned = when is not None and when <= now
+        if acts:
+            super().turn()
         for machine in self.machines.copy():
-            machine.turn()
+            when = machine.next_time()
+            due = when is not None and when <= now
+            if acts or due:
+                machine.turn()
+                turned = turned or due
+        return turned
 
 
 class SimulatedReactor(MemoryReactor):
@@ -113,7 +134,8 @@ class SimulatedReactor(MemoryReactor):
 
     def next_time(self) -> float | None:
         """When this machine may have something to do."""
-        return self.world.time() if self._schedule.busy else self._schedule.next_time()
+        schedule = self._schedule
+        return self.world.time() if schedule.busy else schedule.next_time()
 
     def turn(self) -> None:
         """Look at the files that are waited for, then make the calls that are due."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,9 @@ from tests.simulation.books import Books, Life, States
 
 ADDRESS = "192.0.2.1"
 DATABASE = "queue.db"
+
+_CLOSER = ThreadPoolExecutor(1)
+"""Closes what a killed process had open: with inotify the kernel takes milliseconds over it."""
 
 _LEAVE_TAKING = 6.0
 """Seconds in which a server has to answer QUIT, and a little."""
@@ -162,7 +166,7 @@ class Process:
     def kill(self, how: str, *, silently: bool = False) -> None:
         """SIGKILL; `silently`: a power cut, of which no peer is told."""
         for fd in self.machine.readers:
-            os.close(fd)
+            _CLOSER.submit(os.close, fd)
         self.machine.kill(silently=silently)
         self._close_files(how)
 

@@ -27,14 +27,14 @@ HOUR = 3600.0
 class Measure:
     """How much happens, in events a day; `quiet` has jobs only, and nothing goes wrong."""
 
-    days: float = 4.0
-    jobs: float = 6.0
-    crashes: float = 1.0
-    stops: float = 0.5
-    reloads: float = 0.5
-    troubles: float = 3.0
-    disks: float = 0.5
-    orders: float = 1.0
+    days: float = 5.0
+    jobs: float = 5.0
+    crashes: float = 0.6
+    stops: float = 0.4
+    reloads: float = 0.4
+    troubles: float = 2.5
+    disks: float = 0.4
+    orders: float = 0.8
     mishaps: bool = True
 
 
@@ -92,8 +92,10 @@ class Simulation:
     def run(self) -> Books:
         """Live through it; what was not as it should be is in the books."""
         measure, span = self.measure, self.measure.days * DAY
+        drops = [self.random.uniform(0.0, span) for _ in range(self._number(measure.jobs / 2 * measure.days))]
+        for at in drops:
+            self.world.call_later(at, self.drop_jobs)
         for what, often in (
-            (self.drop_jobs, measure.jobs / 2),
             (self.crash, measure.crashes),
             (self.stop, measure.stops),
             (self.reload, measure.reloads),
@@ -102,7 +104,12 @@ class Simulation:
             (self.order, measure.orders),
         ):
             for _ in range(self._number(often * measure.days)):
-                self.world.call_later(self.random.uniform(0.0, span), what)
+                at = self.random.uniform(0.0, span)
+                if (
+                    self.random.random() < 0.6
+                ):  # most days are quiet: while something is under way there is more to break
+                    at = min(span, self.random.choice(drops) + self.random.expovariate(0.1))
+                self.world.call_later(at, what)
         self.boot()
         self.world.advance(span)
         self.finish()
@@ -269,7 +276,7 @@ class Simulation:
         self.disk.mode, self.disk.mishaps, self.disk.deaths = "", 0.0, 0.0
         self.world.advance(7210.0)  # a daemon that is down comes up
         assert self.process is not None
-        for _ in range(60):
+        for _ in range(36):
             with CommandStore(self.directory, self.world.wall_time) as store:
                 if store.count().queued == 0 and not list((self.directory / "new").iterdir()):
                     break

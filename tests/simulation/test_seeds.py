@@ -14,9 +14,9 @@ import pytest
 from deferred.failure import Failure
 from tests.simulation.simulation import DAY, QUIET, Measure, Simulation
 
-CHUNKS = 25
+CHUNKS = 20
 SEEDS = 10
-"""In each chunk; so many chunks of so many seeds of four days are a thousand days."""
+"""In each chunk; so many chunks of so many seeds of five days are a thousand days."""
 
 ROOT = Path(__file__).parent.parent.parent
 

@@ -1,0 +1,189 @@
+"""Deliberate faults in the daemon: each is found by the simulation within a few seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from deferred.defer import Deferred, succeed
+from deferred.failure import Failure
+from service.delivery import news
+from service.delivery.connector import Connector
+from service.delivery.delivery import Delivery
+from service.delivery.pool import Pool
+from service.delivery.reports import Reports
+from service.delivery.scheduler import Scheduler
+from service.delivery.sites import SiteState
+from service.message.outcome import Phase
+from service.queue import accepting, settling, sqlite
+from service.queue.drop import DropDirectory
+from service.queue.store import Settled
+from service.smtp.errors import HostFailure
+from tests.simulation.simulation import Measure, Simulation
+
+SEEDS = 12
+BUSY = Measure(days=1.0, jobs=40.0, crashes=3.0, stops=1.0, reloads=0.5, troubles=4.0, disks=1.0, orders=0.0)
+
+
+def settle_after_telling(patch: pytest.MonkeyPatch) -> None:
+    """The log is told of an outcome before the store has it."""
+    commit = Delivery._commit
+
+    def told_first(self: Any, reports: Any, claim: Any, plan: Any) -> Any:
+        news.tell(self._journal, claim, plan, Settled("queued"), ())
+        return commit(self, reports, claim, plan)
+
+    patch.setattr(Delivery, "_commit", told_first)
+
+
+def forget_a_recipient(patch: pytest.MonkeyPatch) -> None:
+    """When some recipients have an end, those that wait are not waited for."""
+    settle = settling.settle_one
+
+    def forgetful(connection: Any, settlement: Any) -> Any:
+        state = settle(connection, settlement)
+        ended = [outcome for outcome in settlement.outcomes if outcome.state.value != "waiting"]
+        if ended and state == "queued":
+            where = (settling.id_number(settlement.claim.id), settlement.claim.site)
+            connection.execute("DELETE FROM delivery WHERE job = ? AND site = ?", where)
+            state = settling.bring_up_to_date(connection, where[0], settlement.at)
+        return state
+
+    patch.setattr(sqlite, "settle_one", forgetful)
+
+
+def drop_a_timer(patch: pytest.MonkeyPatch) -> None:
+    """Nobody comes back for what was put off."""
+    patch.setattr(Scheduler, "expect", lambda self, site, due: None)
+    patch.setattr(Scheduler, "_look_ahead", lambda self, state: None)
+
+
+def resend_after_confirmation(patch: pytest.MonkeyPatch) -> None:
+    """A host that has answered for everybody is, now and then, taken for one that has not."""
+    settle = Delivery._settle
+    count = iter(range(10**9))
+
+    def unsure(self: Any, receipt: Any, claim: Any, *rest: Any) -> Any:
+        if next(count) % 10 == 9:
+            error = HostFailure(Phase.CONFIRM, "lost", host="somebody")
+            return self._postpone(Failure(error), claim, *rest)
+        return settle(self, receipt, claim, *rest)
+
+    patch.setattr(Delivery, "_settle", unsure)
+
+
+def ignore_the_limit(patch: pytest.MonkeyPatch) -> None:
+    """Every site has room for as many connections as it likes."""
+    patch.setattr(Pool, "room", lambda self, site: 50)
+    patch.setattr(Pool, "full_at", lambda self, site: False)
+    patch.setattr(Pool, "free", property(lambda self: 50))
+
+
+def wear_no_connection_out(patch: pytest.MonkeyPatch) -> None:
+    """A connection is kept for as many messages as there are."""
+    keep = Pool.keep
+    patch.setattr(Pool, "keep", lambda self, site, one, messages, now: keep(self, site, one, 0, now))
+
+
+def disturb_a_rest(patch: pytest.MonkeyPatch) -> None:
+    """A site that rests is given work."""
+    patch.setattr(SiteState, "takes_work", property(lambda self: True))
+    patch.setattr(Scheduler, "_welcome", lambda self, claims, state: claims)
+
+
+def take_a_file_again(patch: pytest.MonkeyPatch) -> None:
+    """A file whose job is in the store already is not known again."""
+    patch.setattr(accepting, "_known", lambda connection, entry: None)
+
+
+def remove_a_file_too_early(patch: pytest.MonkeyPatch) -> None:
+    """A file leaves new/ when it has been read, not when its job is committed."""
+    opened = DropDirectory.open
+
+    def careless(self: Any, name: str) -> Any:
+        file = opened(self, name)
+        if file is not None:
+            (self._layout.new / name).unlink()
+        return file
+
+    patch.setattr(DropDirectory, "open", careless)
+
+
+def deliver_before_the_hour(patch: pytest.MonkeyPatch) -> None:
+    """`not_before` is forgotten."""
+    accept = sqlite.accept_job
+
+    def at_once(connection: Any, entry: Any, again: bool = False) -> Any:
+        done = accept(connection, entry, again)
+        connection.execute("UPDATE delivery SET due = ? WHERE job = ?", (entry.at, entry.id))
+        return done
+
+    patch.setattr(sqlite, "accept_job", at_once)
+
+
+def tell_no_sender(patch: pytest.MonkeyPatch) -> None:
+    """A failure is settled without its bounce."""
+    patch.setattr(Reports, "owed", lambda self, claim, plan: succeed({}))
+
+
+def leave_a_connection_open(patch: pytest.MonkeyPatch) -> None:
+    """At the end, kept connections are forgotten."""
+    patch.setattr(Connector, "close_idle", lambda self: None)
+
+
+def drop_a_deferred(patch: pytest.MonkeyPatch) -> None:
+    """Now and then nobody hears what became of an attempt."""
+    leave = Delivery._leave
+    count = iter(range(10**9))
+
+    def lose(self: Any, result: Any, claim: Any) -> Any:
+        done = leave(self, result, claim)
+        return Deferred() if next(count) % 20 == 19 else done
+
+    patch.setattr(Delivery, "_leave", lose)
+
+
+MUTANTS = [
+    (settle_after_telling, "was told to be"),
+    (forget_a_recipient, "is waiting"),
+    (drop_a_timer, "the queue does not get empty"),
+    (resend_after_confirmation, "and sent again"),
+    (ignore_the_limit, "are allowed"),
+    (wear_no_connection_out, "messages on one connection"),
+    (disturb_a_rest, "before the end of its rest"),
+    (take_a_file_again, ""),
+    (remove_a_file_too_early, "is lost"),
+    (deliver_before_the_hour, "before its time"),
+    (tell_no_sender, "its sender was not told"),
+    (leave_a_connection_open, "left behind by a stop"),
+    (drop_a_deferred, "the queue does not get empty"),
+]
+
+
+@pytest.fixture
+def patch() -> Iterator[pytest.MonkeyPatch]:
+    with pytest.MonkeyPatch.context() as patch:
+        yield patch
+
+
+@pytest.mark.parametrize(("mutant", "finding"), MUTANTS, ids=lambda each: getattr(each, "__name__", ""))
+def test_the_simulation_finds(
+    spool: Path, patch: pytest.MonkeyPatch, mutant: Any, finding: str, unhandled: list[Failure]
+) -> None:
+    """The fault is found, and for what it is."""
+    mutant(patch)
+    for seed in range(SEEDS):
+        violations = Simulation(seed, spool, BUSY).run().violations
+        unhandled.clear()
+        if any(finding in violation for violation in violations):
+            return
+    pytest.fail(f"not found in {SEEDS} seeds")
+
+
+def test_without_a_fault_the_same_seeds_find_nothing(spool: Path) -> None:
+    """What the mutants are found by is the mutants'."""
+    for seed in range(3):
+        assert Simulation(seed, spool, BUSY).run().violations == []
