@@ -168,7 +168,7 @@ def serve(
     def tell(failure: Failure) -> None:
         if not isinstance(failure.value, Exception):
             failure.raise_exception()
-        report(failure.value)
+        report(failure.value.with_traceback(failure.tb))
 
     if tls is None:
         execute(_begin, None, stream, protocol_factory).add_errback(tell)

@@ -1,7 +1,8 @@
 """An error on its way down a chain: an exception, and where it was raised, as a value to hand around.
 
 A `Failure` keeps the traceback that its exception had when the Failure was made, and puts it back whenever the
-exception is raised again: re-raising adds nothing, and what is read at the end is where the error came from.
+exception is raised again: re-raising adds nothing, and what is read at the end is where the error came from. It is the
+Failure that knows: the exception's own `__traceback__` is whatever the last who raised it has made of it.
 A traceback keeps the frames it names, and all that they hold, alive; `Failure.clean_failure` turns it into text.
 """
 

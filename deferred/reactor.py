@@ -211,7 +211,7 @@ class Reactor:
 
     def _trigger_failed(self, failure: Failure) -> None:
         if isinstance(failure.value, Exception):
-            self.report(failure.value)
+            self.report(failure.value.with_traceback(failure.tb))
 
     def _stop_turning(self) -> None:
         self._stopped = True

@@ -68,9 +68,10 @@ class CoroutineDeferred(Deferred[T]):
         function = self._function
         self._waiting_for = None
         while True:
+            thrown = result if isinstance(result, Failure) else None
             try:
-                if isinstance(result, Failure):
-                    waited = self._context.run(function.throw, result.value.with_traceback(result.tb))
+                if thrown is not None:
+                    waited = self._context.run(function.throw, thrown.value.with_traceback(thrown.tb))
                 else:
                     waited = self._context.run(function.send, result)
             except StopIteration as stop:
@@ -79,6 +80,9 @@ class CoroutineDeferred(Deferred[T]):
             except BaseException as error:  # noqa: BLE001 - every error goes down the chain
                 result = failure_from(error, None)
                 break
+            finally:
+                if thrown is not None:  # who else waited has it still: it must not point back at him
+                    thrown.value.__traceback__ = thrown.tb
             if isinstance(waited, (CoroutineType, GeneratorType)):
                 waited = ensure_deferred(waited)
             if not isinstance(waited, Deferred):
@@ -90,14 +94,14 @@ class CoroutineDeferred(Deferred[T]):
             if not waited._is_idle():
                 self._waiting_for = waited
                 waited._add_waiting(self)
-                self = function = result = waited = None  # type: ignore[assignment]  # see below
+                self = function = result = waited = thrown = None  # type: ignore[assignment]  # see below
                 return
             result = waited._receive()
         if self._may_fire():
             self.called = True
             self.result = self._follow(result, function) if isinstance(result, Deferred) else result
         # a traceback may keep this frame for longer than anybody keeps the Deferred
-        self = function = result = waited = None  # type: ignore[assignment]
+        self = function = result = waited = thrown = None  # type: ignore[assignment]
 
 
 def ensure_deferred(waiting: Waiting[T] | Deferred[T]) -> Deferred[T]:

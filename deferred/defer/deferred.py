@@ -80,6 +80,8 @@ class Deferred(Detour, Generic[T]):
     ) -> Deferred[U]: ...
     def add_callback(self, callback: Callable[..., Any], *args: Any, **kwargs: Any) -> Deferred[Any]:
         """Call `callback(result, *args, **kwargs)` when there is a result; an error passes by. Returns self."""
+        if callback is None:
+            raise TypeError("there is no callback to add")
         self._callbacks.append((callback, None, args, kwargs))
         if self.called:
             self._run()
@@ -95,6 +97,8 @@ class Deferred(Detour, Generic[T]):
     ) -> Deferred[T | U]: ...
     def add_errback(self, errback: Callable[..., Any], *args: Any, **kwargs: Any) -> Deferred[Any]:
         """Call `errback(failure, *args, **kwargs)` if there is an error; a result passes by. Returns self."""
+        if errback is None:
+            raise TypeError("there is no errback to add")
         self._callbacks.append((None, errback, args, kwargs))
         if self.called:
             self._run()
@@ -115,6 +119,8 @@ class Deferred(Detour, Generic[T]):
     def add_both(self, callback: Callable[Concatenate[U, P], U], *args: P.args, **kwargs: P.kwargs) -> Deferred[T]: ...
     def add_both(self, callback: Callable[..., Any], *args: Any, **kwargs: Any) -> Deferred[Any]:
         """Call `callback(result or failure, *args, **kwargs)` in any case. Returns self."""
+        if callback is None:
+            raise TypeError("there is no callback to add")
         self._callbacks.append((callback, callback, args, kwargs))
         if self.called:
             self._run()
@@ -144,8 +150,10 @@ class Deferred(Detour, Generic[T]):
         *args: Any,
         callback_args: tuple[Any, ...] = (),
         callback_kwargs: Mapping[str, Any] = _NO_KWARGS,
+        callback_keywords: Mapping[str, Any] = _NO_KWARGS,
         errback_args: tuple[Any, ...] = (),
         errback_kwargs: Mapping[str, Any] = _NO_KWARGS,
+        errback_keywords: Mapping[str, Any] = _NO_KWARGS,
     ) -> Deferred[Any]: ...
     def add_callbacks(
         self,
@@ -154,17 +162,22 @@ class Deferred(Detour, Generic[T]):
         *args: Any,
         callback_args: tuple[Any, ...] = (),
         callback_kwargs: Mapping[str, Any] = _NO_KWARGS,
+        callback_keywords: Mapping[str, Any] = _NO_KWARGS,
         errback_args: tuple[Any, ...] = (),
         errback_kwargs: Mapping[str, Any] = _NO_KWARGS,
+        errback_keywords: Mapping[str, Any] = _NO_KWARGS,
     ) -> Deferred[Any]:
         """Call `callback` for a result or `errback` for an error: one of them, never both. Returns self.
 
-        `args` go to whichever is called; the keywords give each its own, after those.
+        `args` go to whichever is called, where Twisted's third to sixth would be each one's arguments: those are
+        keywords here, by Twisted's names (`callback_keywords`) or these (`callback_kwargs`), and come after `args`.
         """
-        if callback_args or callback_kwargs:
-            callback = _with_arguments(callback, callback_args, callback_kwargs)
-        if errback is not None and (errback_args or errback_kwargs):
-            errback = _with_arguments(errback, errback_args, errback_kwargs)
+        if callback is None:
+            raise TypeError("there is no callback to add")
+        if callback_args or callback_kwargs or callback_keywords:
+            callback = _with_arguments(callback, callback_args, {**callback_kwargs, **callback_keywords})
+        if errback is not None and (errback_args or errback_kwargs or errback_keywords):
+            errback = _with_arguments(errback, errback_args, {**errback_kwargs, **errback_keywords})
         self._callbacks.append((callback, errback, args, _NO_KWARGS))
         if self.called:
             self._run()
@@ -175,10 +188,7 @@ class Deferred(Detour, Generic[T]):
         return self.add_callbacks(other.callback, other.errback)
 
     def add_timeout(
-        self,
-        seconds: float,
-        clock: TimeSource,
-        on_timeout_cancel: Callable[[T | Failure, float], U] | None = None,
+        self, seconds: float, clock: TimeSource, on_timeout_cancel: Callable[[T | Failure, float], U] | None = None
     ) -> Deferred[T | U]:
         """Cancel this Deferred unless it has a result `seconds` from now, counting the callbacks added before this.
 
@@ -224,10 +234,14 @@ class Deferred(Detour, Generic[T]):
 
         Not fired yet: the canceller is called, and unless it fires the Deferred, that fails with `CancelledError`.
         Without a canceller, the result that may still come is ignored, once. Waiting for another Deferred: that one
-        is cancelled. Otherwise nothing happens.
+        is cancelled. Otherwise nothing happens. Raises `RuntimeError` where Deferreds wait for one another in a circle.
         """
         last: Deferred[Any] = self
+        passed: set[int] = set()
         while (waited := last._waited()) is not None:
+            if id(waited) in passed:
+                raise RuntimeError(f"{self!r} waits for Deferreds that wait for one another: none of them can end")
+            passed.add(id(waited))
             last = waited
         if last is not self:
             last.cancel()
@@ -242,18 +256,11 @@ class Deferred(Detour, Generic[T]):
     def __await__(self) -> Generator[Deferred[Any], Any, T]:
         """Wait in a coroutine that `ensure_deferred` runs.
 
-        A result stays, for whoever else awaits it; an error is taken out of the chain, as an errback would.
+        The result stays, for whoever else awaits it, and so does an error, which counts as handled.
         """
-        if not self._is_idle():
+        if not self._is_idle() or type(self.result) is Failure:
             return (yield self)  # type: ignore[no-any-return]  # what is sent in comes out of our own chain
-        result = self._receive()
-        del self
-        try:
-            if type(result) is Failure:
-                result.raise_exception()
-            return result  # type: ignore[no-any-return]  # the chain's result, as any callback gets it
-        finally:
-            del result
+        return self.result  # type: ignore[no-any-return]  # the chain's result, as any callback gets it
 
     def _may_fire(self) -> bool:
         """Whether to fire at all; not if this is the late result of what was cancelled. Notes where, when debugging."""
@@ -282,8 +289,10 @@ class Deferred(Detour, Generic[T]):
         return result
 
     def _receive(self) -> Any:
-        """The result of an idle Deferred, for a function that waits for it."""
-        return self._take() if type(self.result) is Failure else self.result
+        """The result of an idle Deferred, for a function that waits for it; an error has been heard, but stays."""
+        if self._record is not None:
+            self._record.failure = None
+        return self.result
 
     def _run(self, ready: list[Deferred[Any]] | None = None) -> None:
         """Call what can be called. Who waits for us is put into `ready`: calls in calls would overflow the stack."""
@@ -319,15 +328,16 @@ class Deferred(Detour, Generic[T]):
         else:
             self._running = False
             self._callbacks.clear()
+            call = None
         if self._running:  # stopped on the way: the rest is for later
             del self._callbacks[: len(self._callbacks) - length_hint(steps)]
             self._running = False
-            if call is _HAND_OVER:
-                ready = (mine := []) if ready is None else ready
-                if self._callbacks:
-                    ready.append(self)  # when those who waited are done
-                args[0]._go_on(self, ready)
-        if failed or self._record is not None:
+        if call is _HAND_OVER:
+            ready = (mine := []) if ready is None else ready
+            if self._callbacks:
+                ready.append(self)  # when those who waited are done
+            args[0]._go_on(self, ready)  # which hears of a failure
+        elif failed or self._record is not None:
             self._note_failure()
         # a traceback may keep this frame for longer than anybody keeps the Deferred and what it called
         self = result = steps = callback = errback = args = kwargs = call = None  # type: ignore[assignment]

@@ -33,12 +33,11 @@ def fail(error: Failure | BaseException | None = None) -> Deferred[Any]:
 
 
 def execute(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Deferred[T]:
-    """A Deferred of what `function` returns, or raises, now."""
+    """A Deferred of what `function` returns, or raises, now; if that is a Deferred, it fails with `TypeError`."""
     try:
-        result = function(*args, **kwargs)
+        return succeed(function(*args, **kwargs))
     except BaseException:  # noqa: BLE001 - every error goes down the chain
         return fail()
-    return succeed(result)
 
 
 @overload

@@ -178,3 +178,18 @@ def test_a_canceller_that_has_a_result_wins_over_the_timeout():
     deferred.add_timeout(2, timers)
     timers.advance(2)
     assert deferred.result == "partly"
+
+
+def test_cancelling_what_waits_in_a_circle_is_refused():
+    """There is no end of it that could be given up; whether it is in the circle or waits for one that is."""
+    one: Deferred[None] = Deferred()
+    two: Deferred[None] = Deferred()
+    outside: Deferred[None] = Deferred()
+    one.add_callback(lambda _: two)
+    two.add_callback(lambda _: one)
+    outside.add_callback(lambda _: one)
+    for deferred in (one, two, outside):
+        deferred.callback(None)
+    for deferred in (one, two, outside):
+        with pytest.raises(RuntimeError, match="wait for one another"):
+            deferred.cancel()

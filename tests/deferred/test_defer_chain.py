@@ -340,3 +340,36 @@ def test_repr_tells_the_state():
     assert "not fired" in repr(inner)
     assert f"waiting for Deferred at {id(inner):#x}" in repr(outer)
     assert "result: 'x'" in repr(succeed("x"))
+
+
+@pytest.mark.parametrize("add", ["add_callback", "add_errback", "add_both", "add_callbacks"])
+def test_none_is_no_callback(add):
+    """It is refused where it is added, not passed over."""
+    with pytest.raises(TypeError, match="there is no"):
+        getattr(Deferred(), add)(None)
+
+
+def test_twisteds_names_for_a_callbacks_arguments_do_too():
+    """In snake case, beside ours."""
+    seen = []
+
+    def note(result, *args, **keywords):
+        seen.append((args, keywords))
+
+    for deferred in (succeed(1), fail(KeyError())):
+        deferred.add_callbacks(
+            note,
+            note,
+            0,
+            callback_args=(1,),
+            callback_keywords={"well": 2},
+            callback_kwargs={"also": 3},
+            errback_args=(4,),
+            errback_keywords={"ill": 5},
+        )
+    assert seen == [((0, 1), {"well": 2, "also": 3}), ((0, 4), {"ill": 5})]
+
+
+def test_executing_what_returns_a_deferred_fails():
+    """It has no result yet, and `execute` does not wait; `maybe_deferred` does."""
+    assert isinstance(outcome(execute(lambda: succeed(1))), TypeError)

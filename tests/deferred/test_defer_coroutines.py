@@ -63,16 +63,17 @@ def test_a_result_that_is_there_is_not_waited_for(wait):
 
 @both_kinds
 def test_an_error_is_raised_where_it_waits_and_goes_on_from_there(wait):
-    """Whether it is there already or comes later; and it is taken from the Deferred that brought it."""
+    """Whether it is there already or comes later; it counts as handled, but stays for whoever waits too."""
     error = KeyError("x")
     there = fail(error)
     assert error_of(wait(there)) is error
-    assert there.result is None
+    assert error_of(wait(there)) is error
     later: Deferred[int] = Deferred()
-    outer = wait(later)
+    outer, another = wait(later), wait(later)
     later.errback(error)
     assert error_of(outer) is error
-    assert later.result is None
+    assert error_of(another) is error
+    assert error_of(wait(later)) is error
 
 
 @both_kinds
@@ -239,7 +240,8 @@ def test_the_traceback_leads_from_the_await_to_the_origin():
             outer = wait(inner)
             if not early:
                 inner.callback(None)
-            names = [frame.name for frame in traceback.extract_tb(error_of(outer).__traceback__)]
+            names = [frame.name for frame in traceback.extract_tb(outer.result.tb)]
+            error_of(outer)
             assert names.index(waits_in) < names.index("origin")
 
 
