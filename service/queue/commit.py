@@ -75,13 +75,13 @@ class GroupCommit:
         """Whether the last COMMIT succeeded."""
         return not self._failures
 
-    def submit(self, run: Run[T], *, cost: int = 1, patient: bool = True) -> Deferred[T]:
+    def submit(self, run: Run[T], *, cost: int = 1, patient: bool = True, last: bool = False) -> Deferred[T]:
         """Run the operation in the next transaction; fire with what it returned once that is committed.
 
         `cost` is how many messages it writes. One that is not `patient` fails with `StoreFailed` when its transaction
-        does; the others wait for a better one.
+        does; the others wait for a better one. One that is `last` is still taken while the store is being closed.
         """
-        if self._closed or self._closing is not None:
+        if self._closed or (self._closing is not None and not last):
             return fail(StoreFailed(f"{self._path} is closed"))
         if not patient and self._failures:
             return fail(StoreFailed(self._why))

@@ -121,7 +121,7 @@ class SQLiteStore:
                 insert_piece(connection, job, number, content[number * PIECE : (number + 1) * PIECE])
 
         # Where this fails for good the store has been closed, and the job's own insertion fails with it.
-        self._commit.submit(run, cost=_HEAVY).add_errback(lambda _: None)
+        self._commit.submit(run, cost=_HEAVY, last=True).add_errback(lambda _: None)
 
     def _unstage(self, result: Any, entries: Iterable[Entry]) -> Any:
         large = self._staging.intersection(entry.id for entry in entries)
@@ -198,7 +198,7 @@ class SQLiteStore:
             self._tell(done[1], any(one.claim.pieces > 1 for one in settlements))
             return done[0]
 
-        d = self._commit.submit(run, cost=len(batch))
+        d = self._commit.submit(run, cost=len(batch), last=True)
         d.add_both(self._unstage, [entry for _, reports in batch for entry in reports])
         return d.add_callback(tell)
 
@@ -213,7 +213,7 @@ class SQLiteStore:
                 if claim.lease < self._rerouted:
                     changing.reroute_job(connection, id_number(claim.id), self._site_of, now)
 
-        return self._commit.submit(run, cost=len(given))
+        return self._commit.submit(run, cost=len(given), last=True)
 
     # What operators, new routes and the calendar change
 

@@ -162,3 +162,16 @@ def test_a_store_that_fails_can_be_closed(reactor, open_store, submission, disk)
     reactor.wait(closed)
     with pytest.raises(StoreFailed, match="closed"):
         reactor.wait(store.accept([submission()]))
+
+
+def test_a_claim_that_comes_while_the_store_is_closed_can_still_be_given_back(reactor, open_store, submission):
+    """Otherwise it would count as one that its daemon died over."""
+    store = open_store()
+    reactor.wait(store.accept([submission()]))
+    given_back = []
+    store.claim("a.example", 1).add_callback(store.unclaim).add_callback(given_back.append)
+    closed = store.close()
+    assert reactor.wait(store.accept([submission()]).add_errback(lambda failure: failure.value), 1).args
+    reactor.wait(closed, 1)
+    assert given_back == [None]
+    assert open_store().released == 0
