@@ -25,6 +25,8 @@ class Listener:
         self.plan = plan
         self.deaths = 0.0
         self.crash_soon: Callable[[], object] = lambda: None
+        self.stopping: Callable[[], bool] = lambda: False
+        """Whether the daemon is stopping while its disk fails."""
         self._random = world.draw("listener")
         self._resting: dict[str, float] = {}
         self._limits: list[tuple[float, Settings]] = []
@@ -61,7 +63,7 @@ class Listener:
                 token = books.tokens.get(facts["id"], "?")
                 books.doubts.append((now, token, facts["recipient"]))
             case "unhandled_error":
-                if facts.get("where") != "stop":
+                if not (self.stopping() and "StoreFailed" in str(facts)):  # nothing can be written, and it is said
                     books.violated(now, f"unhandled error: {facts}")
             case "job_rejected":
                 books.violated(now, f"a job was rejected: {facts}")

@@ -82,6 +82,7 @@ class Simulation:
         for server in self.servers.values():
             server.boot()
         self.listener.crash_soon = self._crash_soon
+        self.listener.stopping = self._stops_on_a_bad_disk
         if self.measure.crashes:
             self.disk.mishaps = self.random.choice((0.0, 0.0, 0.01, 0.05))
             self.disk.deaths = self.random.choice((0.0, 0.0, 0.002, 0.02))
@@ -158,6 +159,10 @@ class Simulation:
         self.books.trace(self.world.time(), "exited", {})
         if not self.over:
             self._boot_later()
+
+    def _stops_on_a_bad_disk(self) -> bool:
+        process = self.process
+        return process is not None and process.stopping_since is not None and not process.daemon._store.healthy
 
     def _boot_later(self) -> None:
         self.world.call_later(self.random.choice((0.1, 1.0, 60.0, 600.0, 7200.0)), self.boot)
