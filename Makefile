@@ -3,13 +3,17 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint bench image clean
+.PHONY: demo test simulate lint bench image clean
 
 demo: $(VENV)/.installed-demo
 	@$(BIN)/deferd demo
 
 test: $(VENV)/.installed-test
 	$(BIN)/pytest $(ARGS)
+
+# SEEDS=1000 (the first thousand), SEEDS=5-20, or SEEDS=seed:17 (that one again, with its whole trace).
+simulate: $(VENV)/.installed-test
+	@$(BIN)/python -m tests.simulation $(SEEDS)
 
 lint: $(VENV)/.installed-lint
 	$(BIN)/ruff check .
