@@ -16,6 +16,7 @@ import os
 import socket
 import ssl
 import sys
+import threading
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, Final, Self, TypeVar
@@ -72,6 +73,7 @@ class Reactor:
         self._files.set_reader(self._wake_in, self._woken)
         self._from_threads: collections.deque[tuple[Callable[..., object], tuple[Any, ...]]] = collections.deque()
         self._awake = False  # whether an octet is on its way to wake us
+        self._waking = threading.RLock()  # against closing meanwhile; a signal's handler may come in between
         self._signals = Signals(self.call_soon_threadsafe, self._wake_out)
         self._pool = ThreadPool(self.call_soon_threadsafe, size=threads, backlog=thread_backlog)
         self._resolver = ThreadPool(self.call_soon_threadsafe, size=4, name="resolver")
@@ -154,7 +156,9 @@ class Reactor:
         if self._running:
             raise RuntimeError("the reactor is running")
         if not self._closed:
-            self._closed = True
+            with self._waking:
+                self._closed = True
+                self._from_threads.clear()
             self._signals.close()
             self._pool.close()
             self._resolver.close()
@@ -221,13 +225,15 @@ class Reactor:
 
     def call_soon_threadsafe(self, function: Callable[..., object], *args: Any) -> None:
         """`call_soon` from another thread or a signal handler. Ignored once the reactor is closed."""
-        self._from_threads.append((function, args))
-        # The order matters: the reactor forgets `_awake` before it looks for calls, so that one that is added after
-        # it looked finds `_awake` False, and wakes it again.
-        if not self._awake:
-            self._awake = True
-            with contextlib.suppress(OSError):  # closed; or full of octets that wake it anyway
-                if not self._closed:
+        with self._waking:
+            if self._closed:
+                return  # the descriptor may be somebody else's by now
+            self._from_threads.append((function, args))
+            # The order matters: the reactor forgets `_awake` before it looks for calls, so that one that is added
+            # after it looked finds `_awake` False, and wakes it again.
+            if not self._awake:
+                self._awake = True
+                with contextlib.suppress(BlockingIOError):  # full of octets that wake it anyway
                     os.write(self._wake_out, b"\0")
 
     def _woken(self) -> None:

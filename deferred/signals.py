@@ -32,7 +32,12 @@ class Signals:
 
         if not self._before:
             self._wake_before = signal.set_wakeup_fd(self._wake_fd, warn_on_full_buffer=False)
-        before = signal.signal(number, caught)
+        try:
+            before = signal.signal(number, caught)
+        except (OSError, ValueError):  # one that cannot be caught, or is none
+            if not self._before:
+                signal.set_wakeup_fd(self._wake_before)
+            raise
         signal.siginterrupt(number, False)  # the other threads' system calls go on as if nothing was
         self._before.setdefault(number, before)
 

@@ -7,6 +7,7 @@ one that hangs does not keep the process from ending.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable
 from queue import SimpleQueue
@@ -16,8 +17,9 @@ from deferred.defer import Deferred, fail
 
 T = TypeVar("T")
 
-_Done = Callable[[Any, BaseException | None], None]
-_Work = tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any], "Deferred[Any]"]
+_Call = tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any], "Deferred[Any]"]
+_Work = list[_Call]
+"""One call; whoever pops it has it: the thread that makes it, or who cancels it before."""
 
 
 class PoolFull(RuntimeError):
@@ -57,14 +59,28 @@ class ThreadPool:
             return fail(RuntimeError("the thread pool is closed"))
         if self._unfinished >= self._size + self._backlog:
             return fail(PoolFull(f"{self._backlog} calls wait for one of {self._size} threads"))
-        deferred: Deferred[T] = Deferred()
+        if self._threads < min(self._size, self._unfinished + 1):
+            try:
+                self._start_thread()
+            except RuntimeError as error:  # the system has none; those that there are will do
+                if not self._threads:
+                    return fail(error)
+        work: _Work = []
+        deferred: Deferred[T] = Deferred(lambda _: self._withdraw(work))
+        work.append((function, args, kwargs, deferred))
         self._unfinished += 1
-        self._work.put((function, args, kwargs, deferred))
-        if self._threads < min(self._size, self._unfinished):
-            self._threads += 1
-            name = f"{self._name}-{self._threads}"
-            threading.Thread(target=self._serve, name=name, daemon=True).start()
+        self._work.put(work)
         return deferred
+
+    def _start_thread(self) -> None:
+        threading.Thread(target=self._serve, name=f"{self._name}-{self._threads + 1}", daemon=True).start()
+        self._threads += 1
+
+    def _withdraw(self, work: _Work) -> None:
+        """The call is cancelled; if no thread has it yet, it waits no longer."""
+        with contextlib.suppress(IndexError):
+            work.pop()
+            self._unfinished -= 1
 
     def close(self) -> None:
         """Take no more calls; the threads end when those they have are made."""
@@ -75,14 +91,16 @@ class ThreadPool:
 
     def _serve(self) -> None:
         while (work := self._work.get()) is not None:
-            function, args, kwargs, deferred = work
+            try:
+                function, args, kwargs, deferred = work.pop()
+            except IndexError:
+                continue  # it was cancelled while it waited
             result: Any = None
             error: BaseException | None = None
-            if not deferred.called:  # else it was cancelled while it waited
-                try:
-                    result = function(*args, **kwargs)
-                except BaseException as raised:  # noqa: BLE001 - whatever it is belongs to the caller
-                    error = raised
+            try:
+                result = function(*args, **kwargs)
+            except BaseException as raised:  # noqa: BLE001 - whatever it is belongs to the caller
+                error = raised
             self._post(self._deliver, deferred, result, error)
             # else this thread would keep them alive until its next call
             del work, function, args, kwargs, deferred, result, error
@@ -91,7 +109,9 @@ class ThreadPool:
         self._unfinished -= 1
         if deferred.called:  # cancelled
             return
-        if error is None:
+        if isinstance(result, Deferred):
+            deferred.errback(TypeError("a function in a thread returned a Deferred, which belongs to the reactor's"))
+        elif error is None:
             deferred.callback(result)
         else:
             deferred.errback(error)

@@ -224,7 +224,11 @@ class _Fetch:
     def _next(self, location: str, here: URL) -> URL:
         if _NO_URL.search(location):
             raise BadURL(f"{here} redirects to {location!a}, which is no URL")
-        there = parse_url(urljoin(str(here), location))
+        try:
+            joined = urljoin(str(here), location)
+        except ValueError as error:
+            raise BadURL(f"{here} redirects to what is no URL: {ascii(str(error))[1:-1]}") from None
+        there = parse_url(joined)
         if here.scheme == "https" and there.scheme == "http":
             raise BadURL(f"{here} redirects to {there}: from https to http nobody should be led")
         if there[:3] != here[:3]:

@@ -317,6 +317,13 @@ def test_a_signal_becomes_a_call_in_a_turn(reactor):
     assert signal.set_wakeup_fd(-1) == -1
 
 
+def test_a_signal_that_cannot_be_caught_leaves_nothing_behind(reactor):
+    """The reactor's descriptor is not where signals are noted."""
+    with pytest.raises(OSError, match="Invalid"):
+        reactor.add_signal_handler(signal.SIGKILL, int)
+    assert signal.set_wakeup_fd(-1) == -1
+
+
 def test_closing_gives_the_signals_back():
     """The next reactor, or none, has them."""
     before = signal.getsignal(signal.SIGUSR2)

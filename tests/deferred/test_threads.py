@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import subprocess
 import sys
@@ -99,6 +100,83 @@ def test_a_call_that_waits_for_a_thread_can_be_cancelled(errors):
     reactor.close()
     assert calls == []
     assert outcomes == [CancelledError, CancelledError]
+
+
+def test_what_is_cancelled_makes_room(errors):
+    """A call that no thread has yet waits no longer; the others are still bounded."""
+    reactor = Reactor(threads=1, thread_backlog=2, on_error=errors.append)
+    gate = threading.Event()
+    started = threading.Event()
+    running = reactor.defer_to_thread(lambda: (started.set(), gate.wait(10)))
+    started.wait(10)
+    for _ in range(5):
+        waiting = reactor.defer_to_thread(int)
+        waiting.add_errback(lambda failure: failure.trap(CancelledError) and None)
+        waiting.cancel()
+    assert reactor._pool.unfinished == 1
+    kept = [reactor.defer_to_thread(int) for _ in range(2)]
+    with pytest.raises(PoolFull):
+        raise_from(reactor.defer_to_thread(int))
+    gate.set()
+    assert reactor.run_until_complete(gather_results([running, *kept]), 10)[1:] == [0, 0]
+    assert reactor._pool.unfinished == 0
+    reactor.close()
+
+
+def test_a_thread_that_cannot_be_started_is_no_end(errors, monkeypatch):
+    """The call fails if there is no other thread, and the next one may have more luck."""
+    reactor = Reactor(threads=2, on_error=errors.append)
+    refuse = lambda self: (_ for _ in ()).throw(RuntimeError("no more threads"))  # noqa: E731 - raise in a lambda
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        with pytest.raises(RuntimeError, match="no more threads"):
+            raise_from(reactor.defer_to_thread(int))
+    assert reactor._pool.unfinished == 0
+    assert reactor.run_until_complete(reactor.defer_to_thread(int), 10) == 0
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        both = gather_results([reactor.defer_to_thread(int), reactor.defer_to_thread(int)])
+    assert reactor.run_until_complete(both, 10) == [0, 0]
+    reactor.close()
+
+
+def test_a_thread_brings_no_deferred(reactor, run):
+    """It would belong to a thread that is none of the reactor's."""
+    with pytest.raises(TypeError, match="returned a Deferred"):
+        run(reactor.defer_to_thread(Deferred))
+
+
+def test_a_late_call_never_writes_to_a_file_that_is_not_the_reactors(monkeypatch):
+    """Closing waits for a thread that is about to wake the reactor, and what comes later is not kept."""
+    reactor = Reactor()
+    about_to, go_on, closed = threading.Event(), threading.Event(), threading.Event()
+    when_written = []
+
+    def write(fd, data):
+        about_to.set()
+        go_on.wait(10)
+        when_written.append(closed.is_set())
+        return len(data)
+
+    def close(fd):
+        closed.set()
+        really_close(fd)
+
+    really_close = os.close
+    monkeypatch.setattr(os, "write", write)
+    monkeypatch.setattr(os, "close", close)
+    caller = threading.Thread(target=reactor.call_soon_threadsafe, args=(int,))
+    caller.start()
+    about_to.wait(10)
+    later = threading.Timer(0.01, go_on.set)
+    later.start()
+    reactor.close()
+    caller.join()
+    later.join()
+    assert when_written == [False]
+    reactor.call_soon_threadsafe(int)
+    assert when_written == [False]
+    assert not reactor._from_threads
 
 
 def test_names_are_resolved_in_threads_of_their_own(errors):

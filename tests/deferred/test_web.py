@@ -372,7 +372,17 @@ def test_a_circle_of_redirects_ends(fetch: Fetch) -> None:
 
 
 @pytest.mark.parametrize(
-    "location", ["http://page.example/", "ftp://page.example/", "file:///etc/passwd", "//u:p@h/", "/a b", "/a\\b"]
+    "location",
+    [
+        "http://page.example/",
+        "ftp://page.example/",
+        "file:///etc/passwd",
+        "//u:p@h/",
+        "/a b",
+        "/a\\b",
+        "//[",
+        "//[::g]/",
+    ],
 )
 def test_nobody_is_led_from_https_into_the_clear_or_elsewhere(fetch: Fetch, location: str) -> None:
     """Such a redirect fails; nothing is sent."""
