@@ -12,7 +12,7 @@ import sys
 from collections.abc import Coroutine, Generator
 from traceback import TracebackException
 from types import TracebackType
-from typing import Any, Literal, NoReturn, TextIO, TypeVar, final
+from typing import Any, Literal, NoReturn, TextIO, TypeVar, final, overload
 
 E = TypeVar("E", bound=BaseException)
 Y = TypeVar("Y")
@@ -60,14 +60,30 @@ class Failure(Detour):
         """The exception's class."""
         return self.value.__class__
 
-    def check(self, *error_types: ErrorType[E]) -> ErrorType[E] | None:
-        """The first of `error_types` that the exception is an instance of, or None."""
+    @overload
+    def check(self, *error_types: ErrorType[E]) -> ErrorType[E] | None: ...
+    @overload
+    def check(self, *error_types: ErrorType[E] | str) -> ErrorType[E] | str | None: ...
+    def check(self, *error_types: ErrorType[E] | str) -> ErrorType[E] | str | None:
+        """The first of `error_types` that the exception is an instance of, or None.
+
+        A type may also be its dotted name ("builtins.OSError"), which asks for no import.
+        """
+        names: set[str] | None = None
         for error_type in error_types:
-            if isinstance(self.value, error_type):
+            if isinstance(error_type, str):
+                names = names or {f"{kind.__module__}.{kind.__qualname__}" for kind in self.type.__mro__}
+                if error_type in names:
+                    return error_type
+            elif isinstance(self.value, error_type):
                 return error_type
         return None
 
-    def trap(self, *error_types: ErrorType[E]) -> ErrorType[E]:
+    @overload
+    def trap(self, *error_types: ErrorType[E]) -> ErrorType[E]: ...
+    @overload
+    def trap(self, *error_types: ErrorType[E] | str) -> ErrorType[E] | str: ...
+    def trap(self, *error_types: ErrorType[E] | str) -> ErrorType[E] | str:
         """Like `check`, but raise the exception if it is none of them, for the next errback to deal with."""
         matched = self.check(*error_types)
         if matched is None:
@@ -99,7 +115,12 @@ class Failure(Detour):
             return f"<{self.type.__qualname__}, whose str() raised {error.__class__.__qualname__}>"
 
     def get_traceback(self, detail: Literal["default", "brief"] = "default") -> str:
-        """The traceback as Python prints it with its causes; "brief" is one line for each frame and no source."""
+        """The traceback as Python prints it with its causes; "brief" is one line for each frame and no source.
+
+        Raises `ValueError` for another `detail`.
+        """
+        if detail not in ("default", "brief"):
+            raise ValueError(f"a traceback's detail is 'default' or 'brief', not {detail!r}")
         text = self._text or TracebackException(self.type, self.value, self.tb)
         if detail == "default":
             return "".join(text.format())

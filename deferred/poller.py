@@ -125,7 +125,9 @@ class Files:
         if watch is None:
             self._register(fd, READ).reader = call
         else:
-            if not watch.mask & READ:
+            if watch.mask & READ:
+                self._renew(fd, watch)
+            else:
                 self._change(fd, watch, watch.mask | READ)
             watch.reader = call
 
@@ -135,7 +137,9 @@ class Files:
         if watch is None:
             self._register(fd, WRITE).writer = call
         else:
-            if not watch.mask & WRITE:
+            if watch.mask & WRITE:
+                self._renew(fd, watch)
+            else:
                 self._change(fd, watch, watch.mask | WRITE)
             watch.writer = call
 
@@ -170,6 +174,12 @@ class Files:
         watch = self._watches[fd] = Watch()
         watch.mask = mask
         return watch
+
+    def _renew(self, fd: int, watch: Watch) -> None:
+        """Who is replaced may have closed his file, and the number be another's: the system has forgotten it then."""
+        with contextlib.suppress(OSError):
+            self._poller.unregister(fd)
+        self._poller.register(fd, watch.mask)
 
     def _change(self, fd: int, watch: Watch, mask: int) -> None:
         watch.mask = mask

@@ -269,3 +269,19 @@ def test_telling_of_an_error_does_not_change_it():
     on_its_way = caught.value.__traceback__
     failure.get_traceback()
     assert caught.value.__traceback__ is on_its_way
+
+
+def test_types_may_be_given_by_name():
+    """The exception's own, or one that it inherits from, with the module's name."""
+    failure = Failure(FileNotFoundError("x"))
+    assert failure.check(ValueError, "builtins.OSError") == "builtins.OSError"
+    assert failure.check("OSError", "builtins.ValueError") is None
+    assert failure.trap("builtins.FileNotFoundError") == "builtins.FileNotFoundError"
+    with pytest.raises(FileNotFoundError):
+        failure.trap("builtins.ValueError")
+
+
+def test_an_unknown_detail_of_a_traceback_is_refused():
+    """It is not taken for another."""
+    with pytest.raises(ValueError, match="verbose"):
+        Failure(KeyError("x")).get_traceback("verbose")

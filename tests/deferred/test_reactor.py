@@ -139,6 +139,27 @@ def test_a_file_closed_behind_the_reactors_back_harms_nobody(either):
         end.close()
 
 
+@pytest.mark.parametrize("kind", ["reader", "writer"])
+def test_a_file_closed_without_a_word_leaves_its_number_to_the_next(either, kind):
+    """Who gave no notice loses nothing but the calls; the new file's are made."""
+    calls = []
+    ends = socket.socketpair()
+    fd = ends[0].fileno()
+    add, remove = getattr(either, f"add_{kind}"), getattr(either, f"remove_{kind}")
+    add(fd, calls.append, "gone")
+    ends[0].close()
+    ends[1].close()
+    again = socket.socketpair()
+    assert again[0].fileno() == fd
+    again[1].send(b"x")
+    add(fd, calls.append, "there")
+    turns(either, 3)
+    assert set(calls) == {"there"}
+    remove(fd)
+    for end in again:
+        end.close()
+
+
 def test_a_callback_that_raises_is_reported_and_stops_nothing(either, pair, errors):
     """Whether a file, a timer or a call: those beside it are made."""
     calls = []
