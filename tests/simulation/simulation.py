@@ -25,7 +25,8 @@ HOUR = 3600.0
 
 @dataclass(frozen=True)
 class Measure:
-    """How much happens, in events a day; `quiet` has jobs only, and nothing goes wrong."""
+    """How much happens, in events a day. `mishaps`: whether servers make mistakes; `deaths`: how often the daemon dies
+    just before or after a COMMIT or a final dot (None: drawn)."""
 
     days: float = 5.0
     jobs: float = 5.0
@@ -36,6 +37,7 @@ class Measure:
     disks: float = 0.4
     orders: float = 0.8
     mishaps: bool = True
+    deaths: float | None = None
 
 
 QUIET = Measure(days=1.0, jobs=20.0, crashes=0, stops=0, reloads=0, troubles=0, disks=0, orders=0, mishaps=False)
@@ -87,6 +89,8 @@ class Simulation:
             self.disk.mishaps = self.random.choice((0.0, 0.0, 0.01, 0.05))
             self.disk.deaths = self.random.choice((0.0, 0.0, 0.002, 0.02))
             self.listener.deaths = self.random.choice((0.0, 0.02, 0.1))
+        if self.measure.deaths is not None:
+            self.disk.deaths = self.listener.deaths = self.measure.deaths
 
     # the days
 

@@ -24,8 +24,8 @@ from service.queue.store import Settled
 from service.smtp.errors import HostFailure
 from tests.simulation.simulation import Measure, Simulation
 
-SEEDS = 12
-BUSY = Measure(days=1.0, jobs=40.0, crashes=3.0, stops=1.0, reloads=0.5, troubles=4.0, disks=1.0, orders=0.0)
+SEEDS = 20
+BUSY = Measure(days=1, jobs=50, crashes=2, stops=5, reloads=0.5, troubles=4, disks=1, orders=0, deaths=0.03)
 
 
 def settle_after_telling(patch: pytest.MonkeyPatch) -> None:
