@@ -73,6 +73,7 @@ class Delivery:
         self._connector = Connector(reactor, journal, self._pool, contexts, settings, self._scheduler.freed)
         self._at_work: dict[Key, Attempt] = {}
         self._decided: set[Key] = set()
+        self._rerouting = False
         self._drained: Deferred[None] | None = None
         self._drain_timers: list[TimerHandle] = []
 
@@ -88,9 +89,24 @@ class Delivery:
 
     def start(self) -> None:
         """Begin: messages that the routes now send elsewhere go there, then everything due is tried."""
-        d: Deferred[Any] = self._store.reroute(self._router.site_of, self._router.fingerprint())
-        d.add_errback(self._report, "reroute")
-        d.add_callback(lambda _: self._scheduler.wake())
+        self._reroute(self._router.fingerprint())
+
+    def _reroute(self, fingerprint: str) -> None:
+        self._rerouting = True
+        d: Deferred[Any] = self._store.reroute(self._router.site_of, fingerprint)
+        d.add_both(self._rerouted)
+
+    def _rerouted(self, result: int | Failure) -> None:
+        self._rerouting = False
+        if isinstance(result, Failure):
+            self._report(result, "reroute")
+        self._scheduler.wake()
+
+    def _move_strays(self) -> None:
+        """Something waits at a site that is no more: it was accepted, or claimed, while the routes changed. They have
+        been gone through, as the store may know, and shall be once more; hence a fingerprint that is nobody's."""
+        if not self._rerouting and self._drained is None:
+            self._reroute(f"{self._router.fingerprint()} {self._now()}")
 
     def wake(self, site: str | None = None, *, end_rest: bool = False) -> None:
         """New work was accepted for a site, or (None) the queue was changed; `end_rest` lets resting sites be tried."""
@@ -131,9 +147,11 @@ class Delivery:
 
     def _deliver(self, claim: Claim) -> None:
         site = self._sites.get(claim.site)
-        if site is None:  # claimed just before the routes were changed
+        if site is None:
             self._scheduler.leave(claim)
-            self._give_back(claim).add_errback(self._report, "unclaim")
+            back: Deferred[Any] = self._give_back(claim)
+            back.add_callback(lambda _: self._move_strays())
+            back.add_errback(self._report, "unclaim").add_both(lambda _: self._decided.discard(_key(claim)))
             return
         attempt = Attempt(claim, site, StoredContent(self._store, claim), self._connector, self._journal)
         self._at_work[_key(claim)] = attempt

@@ -23,14 +23,14 @@ from service.queue.store import Claim, Store, StoreFailed
 from service.smtp.errors import HostFailure
 
 _LOOK_AGAIN: Final = 60.0
-"""Seconds after which a site's next due time is looked up anew at the latest: a due time is on the wall's clock, a
-timer is not, and the wall's clock may be set."""
+"""Seconds after which a site's next due time, and all sites' backlog, are looked up anew at the latest: a due time is
+on the wall's clock, a timer is not, and the wall's clock may be set; and what nobody told of is found all the same."""
 
 _SHORTEST: Final = 0.02
 """Seconds until a site is looked at again whose work is due, yet was not claimed."""
 
 _STORE_PATIENCE: Final = 1.0
-"""Seconds between looks at a store that cannot commit."""
+"""Seconds between looks at a store that cannot commit, or cannot be looked at."""
 
 
 class Scheduler:
@@ -57,15 +57,17 @@ class Scheduler:
         self._ring: deque[SiteState] = deque()
         self._turn_due = False
         self._store_timer: TimerHandle | None = None
+        self._round: TimerHandle | None = None
         self._stopped = False
 
     # what others tell
 
     def wake(self, site: str | None = None) -> None:
-        """There may be due work for a site, or (None) for any."""
-        names = [backlog.site for backlog in self._store.backlog()] if site is None else [site]
-        for name in names:
-            self._mark(self._site(name))
+        """There may be due work for a site, or (None) for any; from then on all are looked at again and again."""
+        if site is None:
+            self._look_round()
+        else:
+            self._mark(self._site(site))
 
     def expect(self, site: str, due: float) -> None:
         """A message of the site is due then (since the epoch)."""
@@ -131,8 +133,9 @@ class Scheduler:
             if state.timer is not None:
                 state.timer.cancel()
                 state.timer = None
-        if self._store_timer is not None:
-            self._store_timer.cancel()
+        for timer in (self._store_timer, self._round):
+            if timer is not None:
+                timer.cancel()
 
     def views(self) -> list[SiteView]:
         """The sites that are known of, by name."""
@@ -206,14 +209,15 @@ class Scheduler:
         state.claiming = False
         for _ in range(asked - len(claims)):
             self._pool.leave(state.name)
-        if state.more or len(claims) == asked:
-            self._mark(state)
-        else:
-            self._look_ahead(state)
+        more = state.more or len(claims) == asked
         taken = self._welcome(claims, state)
         self._give_back(claims[len(taken) :], state)
         for claim in taken:
             self._deliver(claim)
+        if more:
+            self._mark(state)
+        else:
+            self._look_ahead(state)
         self._want_turn()
 
     def _welcome(self, claims: list[Claim], state: SiteState) -> list[Claim]:
@@ -238,15 +242,45 @@ class Scheduler:
         state.claiming = False
         for _ in range(asked):
             self._pool.leave(state.name)
-        self._set_timer(state, self._reactor.wall_time() + _STORE_PATIENCE)
+        self._look_later(state)
         failure.trap(StoreFailed)
 
     # time
 
     def _look_ahead(self, state: SiteState) -> None:
         """All that is due has been claimed: come back for what will be."""
-        due = self._store.next_due(state.name)
-        if due is not None:
+        try:
+            due = self._store.next_due(state.name)
+        except StoreFailed:
+            self._look_later(state)
+        else:
+            if due is not None:
+                self._set_timer(state, due)
+
+    def _look_later(self, state: SiteState) -> None:
+        """The store could not say."""
+        self._set_timer(state, self._reactor.wall_time() + _STORE_PATIENCE)
+
+    def _look_round(self) -> None:
+        """Find the sites that have work due now, and those that will; come back for more."""
+        if self._round is not None:
+            self._round.cancel()
+            self._round = None
+        if self._stopped:
+            return
+        patience = _LOOK_AGAIN
+        try:
+            for backlog in self._store.backlog():
+                self._come_back(self._site(backlog.site), backlog.due)
+        except StoreFailed:
+            patience = _STORE_PATIENCE
+        self._round = self._reactor.call_later(patience, self._look_round)
+
+    def _come_back(self, state: SiteState, due: float) -> None:
+        """Its first message is due then: now, perhaps."""
+        if due <= self._reactor.wall_time():
+            self._mark(state)
+        else:
             self._set_timer(state, due)
 
     def _set_timer(self, state: SiteState, due: float) -> None:
@@ -262,11 +296,13 @@ class Scheduler:
 
     def _time_has_come(self, state: SiteState) -> None:
         state.timer = None
-        due = self._store.next_due(state.name)
-        if due is not None and due <= self._reactor.wall_time():
-            self._mark(state)
-        elif due is not None:
-            self._set_timer(state, due)
+        try:
+            due = self._store.next_due(state.name)
+        except StoreFailed:
+            self._look_later(state)
+        else:
+            if due is not None:
+                self._come_back(state, due)
 
     def _wake_up(self, state: SiteState) -> None:
         """The rest is over."""
@@ -280,4 +316,6 @@ class Scheduler:
             state.rest_timer = None
 
     def _report(self, failure: Failure) -> None:
+        if failure.check(StoreFailed):  # the store tells of itself; what it did not take back the next start finds
+            return
         self._journal.tell("unhandled_error", where="scheduler", error=failure.get_traceback())

@@ -6,7 +6,7 @@ import pytest
 
 from service.message.job import Job
 from service.message.outcome import State
-from service.queue.store import Submission
+from service.queue.store import StoreFailed, Submission
 from tests.delivery.room import CONTENT, SITE, Room, many, sites
 from tests.fakes.smtp_server import CLOSE, SILENT, Late
 
@@ -94,6 +94,54 @@ def test_a_jump_of_the_wall_clock_is_noticed(room: Room) -> None:
     room.accept(not_before=room.reactor.wall_time() + 86_400)
     room.advance(10.0)
     room.reactor.set_wall_time(room.reactor.wall_time() + 86_400)
+    room.advance(60.0)
+    assert room.outcome().state is State.DELIVERED
+
+
+@pytest.mark.parametrize("look", ["next_due", "backlog"])
+def test_a_look_at_the_store_that_fails_is_repeated(room: Room, monkeypatch: pytest.MonkeyPatch, look: str) -> None:
+    """Nothing that was claimed is lost over it, and what is due later is found a second later."""
+    real = getattr(room.store, look)
+    failing = [StoreFailed("disk I/O error"), StoreFailed("disk I/O error")]
+
+    def looking(*args: str) -> object:
+        if failing:
+            raise failing.pop()
+        return real(*args)
+
+    monkeypatch.setattr(room.store, look, looking)
+    room.accept()
+    room.accept("eve@b.example", not_before=room.reactor.wall_time() + 10.0)
+    room.delivery.start()
+    room.advance(0.5)
+    assert room.outcome().state is State.DELIVERED
+    room.advance(13.0)
+    assert (failing, room.outcome("eve@b.example", "j2").state) == ([], State.DELIVERED)
+
+
+def test_a_due_time_that_cannot_be_looked_up_is_looked_up_again(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also when the time has come."""
+    room.accept(not_before=room.reactor.wall_time() + 10.0)
+    room.advance(5.0)
+    real, failing = room.store.next_due, [StoreFailed("disk I/O error")]
+
+    def looking(site: str) -> float | None:
+        if failing:
+            raise failing.pop()
+        return real(site)
+
+    monkeypatch.setattr(room.store, "next_due", looking)
+    room.advance(6.5)
+    assert room.outcome().state is State.DELIVERED
+
+
+def test_work_that_nobody_told_of_is_found_within_a_minute(room: Room) -> None:
+    """A slip cannot strand mail."""
+    room.delivery.start()
+    room.advance(1.0)
+    room.store.accept(
+        [Submission(job=Job(sender="", recipients=("bob@b.example",), content=CONTENT), name="old", sites=(SITE,))]
+    )
     room.advance(60.0)
     assert room.outcome().state is State.DELIVERED
 
