@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from config.problems import ConfigError
 from config.settings import Settings
-from deferred.defer import Deferred, execute, gather_results
+from deferred.defer import Deferred, execute, gather_results, succeed
 from deferred.failure import Failure
 from deferred.interfaces import Reactor, Server, TimerHandle
 from service.delivery.delivery import Delivery
@@ -82,6 +82,7 @@ class Daemon:
         self._lock: DirectoryLock | None = None
         self._listening: tuple[str, Server] | None = None
         self._purge_timer: TimerHandle | None = None
+        self._held: list[Callable[[], object]] = []  # how to let go of what the start has taken hold of so far
         self._stopping: Deferred[None] | None = None
 
     # start
@@ -89,14 +90,15 @@ class Daemon:
     def start(self) -> Deferred[None]:
         """Fire once jobs are taken in and delivered.
 
-        Fails with `StoreFailed` (the directory cannot be used, or another daemon has it) or `OSError` (a `ca_file`
-        cannot be read, or `http.listen` cannot be listened on); nothing is left behind then.
+        Fails with `StoreFailed` (the directory cannot be used, or another daemon has it), `ConfigError` (`http.listen`
+        cannot be listened on) or `OSError` (a `ca_file` cannot be read); nothing is left behind then.
         """
         return execute(self._begin).add_errback(self._undo)
 
     def _begin(self) -> None:
         layout = prepare(self.settings.queue.directory)
         self._lock = DirectoryLock(layout.directory)
+        self._held.append(self._lock.release)
         self._build_queue(layout)
         self._delivery = Delivery(
             self._reactor,
@@ -132,8 +134,10 @@ class Daemon:
             results=self.settings.queue.results,
             present=self._drop.present,
         )
+        self._held.append(self._store.close)
         self._results = ResultWriter(self._reactor, self._store, self.journal, layout)
         self._poke = PokeWatch(layout.directory, self._reactor, self._poked)
+        self._held.append(self._poke.close)
 
     def _build_intake(self, layout: Layout) -> None:
         def read(name: str, octets: bytes) -> Job:
@@ -186,25 +190,42 @@ class Daemon:
             unready=lambda: "deferd is stopping" if self._stopping else None,
         )
         self._web = WebServer(self._reactor, handlers, self.journal)
+        self._held.append(self._web.close)
 
     def _listen(self) -> None:
-        """Serve the web face where the settings say, and nowhere else. Raises `OSError`."""
-        wanted = self.settings.http.listen
-        if self._listening and self._listening[0] == wanted:
+        """Serve the web face where the settings say, and only there. Raises `ConfigError`, and changes nothing then."""
+        wanted, former = self.settings.http.listen, self._listening
+        if former and former[0] == wanted:
             return
-        server = None
-        if wanted is not None:
-            host, _, port = wanted.rpartition(":")
-            server = self._web.listen(host.strip("[]"), int(port))
-        if self._listening:
-            self._listening[1].close()
-        self._listening = (wanted, server) if wanted is not None and server is not None else None
+        try:
+            self._listening = (wanted, self._open(wanted)) if wanted is not None else None
+        except OSError as error:
+            if not (former and wanted and wanted.endswith(f":{former[1].address[1]}")):
+                raise ConfigError(f"http.listen: {wanted}: {error.strerror}") from error
+            self._take_over(former, wanted)
+        else:
+            if former:
+                former[1].close()
 
-    def _undo(self, failure: Failure) -> Failure:
-        """Let go of what a start that failed had taken hold of."""
-        if self._lock is not None:
-            self._lock.release()
-        return failure
+    def _open(self, place: str) -> Server:
+        host, _, port = place.rpartition(":")
+        return self._web.listen(host.strip("[]"), int(port))
+
+    def _take_over(self, former: tuple[str, Server], wanted: str) -> None:
+        """It may be us who use the address: 127.0.0.1:80 is in the way of 0.0.0.0:80."""
+        former[1].close()
+        try:
+            self._listening = wanted, self._open(wanted)
+        except OSError as error:
+            self._listening = former[0], self._open(address_text(former[1]))
+            raise ConfigError(f"http.listen: {wanted}: {error.strerror}") from error
+
+    def _undo(self, failure: Failure) -> Deferred[Any]:
+        """Let go of what a start that failed had taken hold of, the directory last."""
+        letting_go: Deferred[Any] = succeed(None)
+        for let_go in reversed(self._held):
+            letting_go.add_callback(lambda _, step: step(), let_go)
+        return letting_go.add_both(lambda _: failure)
 
     # what the rooms ask of one another
 
@@ -267,16 +288,20 @@ class Daemon:
     def reload(self) -> None:
         """Go by the configuration as it is now; where it is wrong, say so and go on by the old one."""
         assert self._load is not None
+        if self._stopping is not None:
+            return
         old = self.settings
         try:
             new = self._load()
             if new.queue.directory != old.queue.directory:
-                raise ConfigError("queue.directory cannot be changed by a reload: stop deferd and start it again")
+                raise ConfigError("queue.directory: cannot be changed by a reload; stop deferd and start it again")
+            self._delivery.configure(new)
             self.settings = new
             self._listen()
-            self._delivery.configure(new)
         except (ConfigError, OSError) as error:
-            self.settings = old
+            if self.settings is not old:
+                self.settings = old
+                self._delivery.configure(old)
             self.journal.tell("reload_failed", why=str(error))
             return
         self._drop.message_size = new.limits.message_size
@@ -306,16 +331,15 @@ class Daemon:
         d.add_timeout(self.settings.timeouts.drain + _LAST_WORDS, self._reactor)
         d.add_errback(self._report, "stop")
         d.add_callback(self._stopped)
+        d.add_errback(self._report, "stop")
+        d.add_callback(lambda _: waiting.callback(None))
         return waiting
 
-    def _stopped(self, _: object) -> None:
+    def _stopped(self, _: object) -> Deferred[None] | None:
         if self._lock is not None:
             self._lock.release()
         self.journal.tell("stopped")
-        if self._log is not None:
-            self._log.flush()
-        assert self._stopping is not None
-        self._stopping.callback(None)
+        return self._log.close() if self._log is not None else None
 
 
 def trust(context: ssl.SSLContext, ca_file: str | None) -> None:

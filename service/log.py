@@ -12,11 +12,14 @@ from typing import Any, Final, Literal
 
 import structlog
 
+from deferred.defer import Deferred
 from deferred.failure import Failure
 from deferred.interfaces import Reactor
 from service.journal import EVENTS
 
 MOST_LINES: Final = 20_000
+LAST_LINES: Final = 1.0
+"""Seconds that the end waits for the last lines to be read."""
 LEVELS: Final = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 
 Facts = MutableMapping[str, Any]
@@ -51,6 +54,7 @@ class Log:
         self._lines: list[str] = []
         self._writing = False
         self._dropped = 0
+        self._closed: Deferred[None] | None = None
         self.configure(format, level)
 
     def configure(self, format: Literal["json", "console"], level: str) -> None:
@@ -93,8 +97,9 @@ class Log:
             self._lines.append(self._render("log_dropped", "error", {"lines": self._dropped}))
             self._dropped = 0
         if not self._lines:
-            self._writing = False
+            self._rest()
             return
+        self._writing = True
         text = "\n".join(self._lines) + "\n"
         self._lines = []
         written = self._reactor.defer_to_thread(self._write, text)
@@ -102,11 +107,22 @@ class Log:
 
     def _lost(self, failure: Failure) -> None:
         """The reader is gone (a closed pipe, a full disk): lines are lost, deliveries are not."""
+        self._rest()
         failure.trap(OSError, ValueError)
-        self._writing = False
 
-    def flush(self) -> None:
-        """Write what is left at once, from this thread: for the very end only."""
-        lines, self._lines = self._lines, []
-        if lines:
-            self._write("\n".join(lines) + "\n")
+    def _rest(self) -> None:
+        self._writing = False
+        if self._closed is not None and not self._closed.called:
+            self._closed.callback(None)
+
+    def close(self) -> Deferred[None]:
+        """Write what is left; fire when that is done, or after a second where nobody reads."""
+        self._closed = Deferred()
+        closed = self._closed.add_timeout(LAST_LINES, self._reactor)
+        if not self._writing:
+            self._hand_over()
+        return closed.add_errback(self._give_up)
+
+    def _give_up(self, failure: Failure) -> None:
+        """Nobody reads: the last lines are lost."""
+        failure.trap(TimeoutError)

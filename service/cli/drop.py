@@ -26,7 +26,9 @@ def drop(directory: str, content: bytes, ending: str = ".eml") -> str:
     hidden = new / f".{name}{ending}.tmp"
     try:
         if not new.is_dir():
-            raise DropError(f"there is no queue at {directory}: start `deferd run` once, or name its configuration with -c")
+            raise DropError(
+                f"there is no queue at {directory}: start `deferd run` once, or name its configuration with -c"
+            )
         try:
             _write(hidden, content)
             hidden.rename(new / f"{name}{ending}")

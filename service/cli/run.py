@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import random
 import signal
-import sys
 
 import click
 
 from config.loader import find, load
 from config.problems import ConfigError
+from config.settings import Settings
 from config.system import raise_open_files
 from deferred.defer import set_unhandled_error_hook
 from deferred.failure import Failure
@@ -30,8 +31,14 @@ def run(config_path: str | None) -> int:
         click.echo(str(error), err=True)
         return 1
     raise_open_files(settings.limits.connections)
+
+    def load_anew() -> Settings:
+        settings = load(path)
+        raise_open_files(settings.limits.connections)
+        return settings
+
     reactor = Reactor()
-    daemon = Daemon(reactor, settings, random=random.SystemRandom(), load=lambda: load(path), write=_print)
+    daemon = Daemon(reactor, settings, random=random.SystemRandom(), load=load_anew, write=_print)
     tell = daemon.journal.tell
     reactor.on_error = lambda error: tell("unhandled_error", error=Failure(error).get_traceback())
     set_unhandled_error_hook(
@@ -41,8 +48,10 @@ def run(config_path: str | None) -> int:
 
 
 def _print(text: str) -> None:
-    sys.stdout.write(text)
-    sys.stdout.flush()
+    """Write to standard output, past Python's own buffer: a thread that stalls here would keep its lock to the end."""
+    octets = text.encode()
+    while octets:
+        octets = octets[os.write(1, octets) :]
 
 
 class _Process:
@@ -72,7 +81,7 @@ class _Process:
     def _cannot_start(self, failure: Failure) -> None:
         self._status = 1
         self._reactor.stop()
-        failure.trap(StoreFailed, OSError)
+        failure.trap(StoreFailed, ConfigError, OSError)
         click.echo(f"deferd: {failure.get_error_message()}", err=True)
 
     def _end(self, impatient: bool) -> None:

@@ -65,6 +65,8 @@ class Metrics(Collector):
         self._open = connections
         self._counts = dict.fromkeys(_COUNTED, 0)
         self._closed = 0
+        self._report: object = None  # the last that was told of
+        self._store_failing = False
         self._in_doubt = dict.fromkeys(_DECISIONS, 0)
         self._phases = {phase.value: _Histogram() for phase in Phase}
         self.registry.register(self)
@@ -78,11 +80,25 @@ class Metrics(Collector):
             if phase is not None and isinstance(seconds, int | float):
                 phase.observe(seconds)
         elif event in self._counts:
-            self._counts[event] += 1
+            if self._is_new(event, facts):
+                self._counts[event] += 1
+        elif event == "store_recovered":
+            self._store_failing = False
         elif event == "disconnected":
             self._closed += 1
         elif event == "in_doubt":
             self._in_doubt["hold" if facts.get("decision") == "hold" else "retry"] += 1
+
+    def _is_new(self, event: str, facts: dict[str, object]) -> bool:
+        """Whether it is not one more word on what is counted: a report is told of each recipient, a store's failure
+        now and then while it lasts."""
+        if event in ("bounced", "warned"):
+            before, self._report = self._report, facts.get("report")
+            return before is None or before != self._report
+        if event == "store_failed":
+            before, self._store_failing = self._store_failing, True
+            return not before
+        return True
 
     @property
     def totals(self) -> dict[str, int]:
@@ -100,7 +116,7 @@ class Metrics(Collector):
         for event, (name, help_text) in _COUNTED.items():
             yield CounterMetricFamily(name, help_text, value=self._counts[event])
         in_doubt = CounterMetricFamily(
-            "deferd_in_doubt", "Messages whose confirmation was lost after the final dot.", labels=["decision"]
+            "deferd_in_doubt", "Recipients whose confirmation was lost after the final dot.", labels=["decision"]
         )
         for decision, count in self._in_doubt.items():
             in_doubt.add_metric([decision], count)

@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import random
 import signal
+import socket
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 
+from config.problems import ConfigError
+from config.settings import Http, Queue, Settings
+from deferred.reactor import Reactor
+from service.daemon import Daemon
 from tests.fakes.process import DaemonProcess, eventually
 from tests.fakes.relay import Relay
 
@@ -133,3 +144,81 @@ def test_its_health_and_metrics_can_be_asked(daemon: Callable[..., DaemonProcess
     assert status == 200
     assert float(counted["deferd_jobs_accepted_total"]) == 1
     assert float(counted["deferd_recipients_delivered_total"]) == 1
+
+
+@pytest.mark.parametrize("output", ["closed", "full", "not read"])
+def test_a_log_that_nobody_takes_does_not_keep_the_daemon_from_its_end(
+    daemon: Callable[..., DaemonProcess], relay: Relay, output: str
+) -> None:
+    """Mail is delivered and SIGTERM obeyed, though standard output is closed, full, or stalls."""
+    process = daemon(relay, timeouts={"drain": "2s"})
+    reading, writing = os.pipe()
+    if output == "closed":
+        os.close(reading)
+    elif output == "full":
+        os.close(writing)
+        writing = os.open("/dev/full", os.O_WRONLY)
+    else:
+        os.set_blocking(writing, False)
+        with contextlib.suppress(BlockingIOError):
+            while os.write(writing, b"x" * 65536):
+                pass
+        os.set_blocking(writing, True)
+    child = subprocess.Popen(
+        [sys.executable, "-m", "service.cli", "run", "-c", str(process.config)], stdout=writing, stderr=subprocess.PIPE
+    )
+    os.close(writing)
+    try:
+        eventually((process.queue / "new").is_dir)
+        process.drop("quiet.eml", eml(1))
+        assert process.result("quiet")["state"] == "delivered"
+        child.terminate()
+        _, complaints = child.communicate(timeout=20)
+    finally:
+        child.kill()
+        child.wait()
+        if output == "not read" or output == "full":
+            os.close(reading)
+    assert (child.returncode, complaints) == (0, b"")
+
+
+def test_a_reload_moves_the_web_face(daemon: Callable[..., DaemonProcess], relay: Relay) -> None:
+    """Also from one address of a port to all of them; where it cannot, the old place stays and the key is named."""
+    process = daemon(relay).start()
+    port = process.url.rpartition(":")[2]
+    settings: dict[str, Any] = yaml.safe_load(process.config.read_text())
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        settings["http"]["listen"] = f"127.0.0.1:{taken.getsockname()[1]}"
+        process.config.write_text(yaml.safe_dump(settings))
+        process.signal(signal.SIGHUP)
+        assert "http.listen" in process.wait_for("reload_failed")["why"]
+    assert process.get("/healthz")[0] == 200
+    settings["http"]["listen"] = f"0.0.0.0:{port}"
+    process.config.write_text(yaml.safe_dump(settings))
+    process.signal(signal.SIGHUP)
+    assert process.wait_for("reloaded")["http"] == f"0.0.0.0:{port}"
+    assert process.get("/healthz")[0] == 200
+
+
+def open_files() -> dict[str, str]:
+    """This process's descriptors and what they are."""
+    found = {}
+    for path in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(OSError):  # the one that lists them
+            found[path.name] = str(path.readlink())
+    return found
+
+
+def test_a_start_that_fails_leaves_nothing_behind(reactor: Reactor, tmp_path: Path) -> None:
+    """No file, no lock, no listener: the next start in the same process succeeds."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        place = f"127.0.0.1:{taken.getsockname()[1]}"
+        settings = Settings(queue=Queue(directory=str(tmp_path)), http=Http(listen=place))
+        before = open_files()
+        failed = Daemon(reactor, settings, random=random.Random(1)).start()
+        with pytest.raises(ConfigError, match=r"http\.listen"):
+            reactor.run_until_complete(failed, 10)
+        assert open_files() == before
+    second = Daemon(reactor, settings, random=random.Random(1))
+    reactor.run_until_complete(second.start(), 10)
+    reactor.run_until_complete(second.stop(), 10)

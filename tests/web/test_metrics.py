@@ -164,3 +164,17 @@ def test_two_daemons_in_one_process_do_not_meet() -> None:
     first, second = World(), World()
     first.journal.tell("job_accepted")
     assert second.samples()[("deferd_jobs_accepted_total",)] == 0
+
+
+def test_a_report_on_several_recipients_is_one(world: World) -> None:
+    """The journal tells it of each recipient; reports are counted."""
+    for report in ("r1", "r1", "r2"):
+        world.journal.tell("bounced", id="j", report=report)
+    assert world.samples()[("deferd_bounces_total",)] == 2
+
+
+def test_a_failure_of_the_store_is_counted_once_while_it_lasts(world: World) -> None:
+    """It is told now and then until it is over."""
+    for event in ("store_failed", "store_failed", "store_recovered", "store_failed"):
+        world.journal.tell(event)
+    assert world.samples()[("deferd_store_failures_total",)] == 2
