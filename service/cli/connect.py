@@ -14,6 +14,7 @@ from deferred.failure import Failure
 from deferred.interfaces import Address
 from deferred.protocol import Transport
 from deferred.reactor import Reactor
+from service.daemon import trust
 from service.delivery.connection import Connection
 from service.delivery.receipt import describe
 from service.delivery.routes import Router, Site
@@ -42,7 +43,7 @@ class Relayed(msgspec.Struct, frozen=True):
 
 def visit(settings: Settings) -> list[Relayed]:
     """Visit each relay of each site once, all at the same time; tell of them in the order of the routes."""
-    contexts = Contexts(_trust)
+    contexts = Contexts(trust)
     with Reactor() as reactor:
         visits = [
             Visit(reactor, contexts, settings, site, relay).begin()
@@ -50,13 +51,6 @@ def visit(settings: Settings) -> list[Relayed]:
             for relay in site.relays
         ]
         return reactor.run_until_complete(gather_results(visits))
-
-
-def _trust(context: ssl.SSLContext, ca_file: str | None) -> None:
-    if ca_file is None:
-        context.load_default_certs()
-    else:
-        context.load_verify_locations(cafile=ca_file)
 
 
 class _Visitor(Connection):
