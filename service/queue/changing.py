@@ -91,6 +91,20 @@ def _remove(connection: apsw.Connection, job: int, site: str | None, now: float)
     return removed
 
 
+def begin_rerouting(connection: apsw.Connection, fingerprint: str) -> bool:
+    """Whether the queue is not yet as these routes have it; from now on it is as no routes have it."""
+    row = connection.execute("SELECT value FROM meta WHERE name = 'routes'").fetchone()
+    if row is not None and row[0] == fingerprint:
+        return False
+    end_rerouting(connection, "")
+    return True
+
+
+def end_rerouting(connection: apsw.Connection, fingerprint: str) -> None:
+    """All that waits is now where these routes have it."""
+    connection.execute("INSERT OR REPLACE INTO meta VALUES ('routes', ?)", (fingerprint,))
+
+
 def reroute_slice(
     connection: apsw.Connection, state: str, after: int, site_of: Callable[[str], str], now: float
 ) -> tuple[int | None, int, bool]:

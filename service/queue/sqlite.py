@@ -41,6 +41,7 @@ from service.queue.store import (
 DATABASE: Final = "queue.db"
 _LOOK_TIMEOUT: Final = 0.05  # a look waits only while another process recovers the log
 _STAGED: Final = 4  # pieces of a large content in one operation: 1 MiB
+_ALL_LEASES: Final = 1 << 63
 _HEAVY: Final = 200  # what such an operation costs, in messages
 
 
@@ -77,6 +78,7 @@ class SQLiteStore:
         self._ids = Ids(reactor.wall_time, random, last or 0)
         self._site_of: Callable[[str], str] = lambda address: address
         self._rerouted = 0  # claims with an older lease were made by former routes
+        self._pass = 0  # the number of the latest reroute
         self._staging: set[int] = set()
         self._sweeping = False
         self._sweep()
@@ -249,24 +251,36 @@ class SQLiteStore:
     @inline_callbacks
     def reroute(self, site_of: Callable[[str], str], fingerprint: str) -> Generator[Deferred[Any], Any, int]:
         """Give every waiting recipient the site that `site_of(address)` names, unless `fingerprint` is the one stored;
-        fire with the number of messages that moved. What is in flight moves when it is settled."""
-        row = self._look.execute("SELECT value FROM meta WHERE name = 'routes'").fetchone()
-        if row is not None and row[0] == fingerprint:
-            return 0
-        self._site_of, self._rerouted = site_of, self._ids.mint()
+        fire with the number of messages that moved. A later call stops an earlier one. What is in flight moves when it
+        is settled, and with something in flight the next start goes through the queue again, lest a crash forget it."""
+        self._pass = this = self._pass + 1
+        self._site_of, self._rerouted = site_of, _ALL_LEASES  # until the end claims may still be made by former routes
+
+        def begin(connection: apsw.Connection, _: bool) -> bool:
+            return this == self._pass and changing.begin_rerouting(connection, fingerprint)
+
+        going: bool = yield self._commit.submit(begin)
         moved, passed = 0, False
         for state in ("held", "queued"):
             after: int | None = 0
-            while after is not None:
+            while going and after is not None:
 
                 def run(connection: apsw.Connection, _: bool, state: str = state, after: int = after) -> Any:
+                    if this != self._pass:
+                        return None, 0, False
                     return changing.reroute_slice(connection, state, after, site_of, self._reactor.wall_time())
 
                 after, slice_moved, slice_passed = yield self._commit.submit(run, cost=_HEAVY)
                 moved += slice_moved
                 passed = passed or slice_passed
-        # With something in flight passed over, the next start goes through the queue again, lest a crash forget it.
-        yield self._set("routes", "" if passed else fingerprint)
+        if this == self._pass:
+            self._rerouted = self._ids.mint()
+
+            def end(connection: apsw.Connection, _: bool) -> None:
+                if this == self._pass and going and not passed:
+                    changing.end_rerouting(connection, fingerprint)
+
+            yield self._commit.submit(end)
         return moved
 
     @inline_callbacks
