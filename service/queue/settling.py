@@ -103,6 +103,16 @@ def settle_one(connection: apsw.Connection, settlement: Settlement) -> JobState 
     return bring_up_to_date(connection, job, settlement.at, attempts)
 
 
+def sites_now(connection: apsw.Connection, claim: Claim, moved: bool) -> list[str]:
+    """The sites at which recipients of the claim wait now; only where they may have `moved` all are looked at."""
+    job = id_number(claim.id)
+    if not moved:
+        return [claim.site] if connection.execute(_WAITING + " LIMIT 1", (job, claim.site)).fetchone() else []
+    rows = connection.execute("SELECT site, address FROM recipient WHERE job = ? AND state = 'waiting'", (job,))
+    recipients = set(claim.recipients)
+    return sorted({site for site, address in rows if address in recipients})
+
+
 def set_outcomes(
     connection: apsw.Connection, job: int | None, site: str, outcomes: Sequence[Outcome], at: float
 ) -> None:

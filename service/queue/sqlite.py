@@ -23,7 +23,7 @@ from service.queue.commit import GroupCommit
 from service.queue.ids import Ids, id_number, id_text
 from service.queue.owing import Changed, OwedResult, ResultPolicy
 from service.queue.schema import PIECE, open_reader
-from service.queue.settling import claim_due, release_leases, settle_one, unclaim
+from service.queue.settling import claim_due, release_leases, settle_one, sites_now, unclaim
 from service.queue.store import (
     Accepted,
     Change,
@@ -41,6 +41,7 @@ from service.queue.store import (
 DATABASE: Final = "queue.db"
 _LOOK_TIMEOUT: Final = 0.05  # a look waits only while another process recovers the log
 _STAGED: Final = 4  # pieces of a large content in one operation: 1 MiB
+_OPEN: Final = ("queued", "held")
 _ALL_LEASES: Final = 1 << 63
 _HEAVY: Final = 200  # what such an operation costs, in messages
 
@@ -182,17 +183,19 @@ class SQLiteStore:
                     continue
                 job = id_number(settlement.claim.id)
                 assert job is not None
-                changed.append((job, stands not in ("queued", "held")))
-                if state is None:
-                    continue
-                if settlement.claim.lease < self._rerouted and state in ("queued", "held"):
-                    changing.reroute_job(connection, job, self._site_of, self._reactor.wall_time())
-                for entry in reports:
-                    accept_job(connection, entry)
+                changed.append((job, stands not in _OPEN))
+                if state is not None:
+                    self._land(connection, settlement.claim, state)
+                    for entry in reports:
+                        accept_job(connection, entry)
             tried[:] = states
             settled = [
-                Settled(state, tuple(id_text(entry.id) for entry in reports) if state else ())
-                for state, (_, reports) in zip(states, batch, strict=True)
+                Settled(
+                    state,
+                    tuple(id_text(entry.id) for entry in reports) if state else (),
+                    tuple(self._sites_now(connection, one.claim)) if state in _OPEN else (),
+                )
+                for state, (one, reports) in zip(states, batch, strict=True)
             ]
             return settled, self._owe(connection, changed)
 
@@ -204,18 +207,25 @@ class SQLiteStore:
         d.add_both(self._unstage, [entry for _, reports in batch for entry in reports])
         return d.add_callback(tell)
 
-    def unclaim(self, claims: Sequence[Claim]) -> Deferred[None]:
-        """Give claims back untried: due as they were, no attempt counted."""
+    def unclaim(self, claims: Sequence[Claim]) -> Deferred[list[str]]:
+        """Give claims back untried: due as they were, no attempt counted; fire with their recipients' sites now."""
         given = list(claims)
-        now = self._reactor.wall_time()
 
-        def run(connection: apsw.Connection, _: bool) -> None:
+        def run(connection: apsw.Connection, _: bool) -> list[str]:
             unclaim(connection, given)
             for claim in given:
-                if claim.lease < self._rerouted:
-                    changing.reroute_job(connection, id_number(claim.id), self._site_of, now)
+                self._land(connection, claim)
+            return sorted({site for claim in given for site in self._sites_now(connection, claim)})
 
         return self._commit.submit(run, cost=len(given), last=True)
+
+    def _land(self, connection: apsw.Connection, claim: Claim, state: JobState = "queued") -> None:
+        """Move what is left of a claim that former routes made."""
+        if claim.lease < self._rerouted and state in _OPEN:
+            changing.reroute_job(connection, id_number(claim.id), self._site_of, self._reactor.wall_time())
+
+    def _sites_now(self, connection: apsw.Connection, claim: Claim) -> Sequence[str]:
+        return sites_now(connection, claim, claim.lease < self._rerouted)
 
     # What operators, new routes and the calendar change
 

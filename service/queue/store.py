@@ -108,11 +108,13 @@ class Settlement(msgspec.Struct, frozen=True, kw_only=True):
 class Settled(msgspec.Struct, frozen=True):
     """How a settlement left its job: None where it came too late to count, the job having been removed.
 
-    `reports` has the ids of the reports that were accepted with it, in their order.
+    `reports` has the ids of the reports that were accepted with it, in their order. `sites` has the sites at which
+    recipients of the claim wait now: others than the claim's where the routes have changed meanwhile.
     """
 
     state: JobState | None
     reports: tuple[str, ...] = ()
+    sites: tuple[str, ...] = ()
 
 
 class RecipientView(msgspec.Struct, frozen=True, kw_only=True):
@@ -171,10 +173,11 @@ class Store(Protocol):
         """Lease up to `limit` messages of `site` that are due, those due first."""
 
     def backlog(self) -> list[SiteBacklog]:
-        """Each site with unclaimed, unheld work, and when its first is due; at a cost by sites, not by messages."""
+        """Each site with unclaimed, unheld work, and when its first is due; at a cost by sites, not by messages.
+        Raises `StoreFailed`."""
 
     def next_due(self, site: str) -> float | None:
-        """When the first unclaimed, unheld message of `site` is due; None where there is none."""
+        """When the first unclaimed, unheld message of `site` is due; None where there is none. Raises `StoreFailed`."""
 
     def read(self, claim: Claim, piece: int) -> Deferred[bytes]:
         """The content's piece number `piece`, from 0."""
@@ -182,8 +185,9 @@ class Store(Protocol):
     def settle(self, settlements: Sequence[Settlement]) -> Deferred[list[Settled]]:
         """Write what became of these claims; fire, when that is durable, with how each left its job."""
 
-    def unclaim(self, claims: Sequence[Claim]) -> Deferred[None]:
-        """Give claims back untried: due as they were, no attempt counted."""
+    def unclaim(self, claims: Sequence[Claim]) -> Deferred[list[str]]:
+        """Give claims back untried: due as they were, no attempt counted; fire with the sites at which their recipients
+        wait now: others than the claims' where the routes have changed meanwhile."""
 
     def reroute(self, site_of: Callable[[str], str], fingerprint: str) -> Deferred[int]:
         """Give every waiting recipient the site that `site_of(address)` names, where the routes' fingerprint is not
@@ -203,7 +207,7 @@ class Store(Protocol):
         """Jobs, oldest first. Without `state`, those that are not finished."""
 
     def count(self) -> Counts:
-        """How much waits."""
+        """How much waits. Raises `StoreFailed`."""
 
     def probe(self) -> Deferred[None]:
         """Commit something small: fires where the store can be written, fails with what is wrong where not."""

@@ -178,17 +178,20 @@ class MemoryStore:
         self.reports += settlement.reports
         reports = tuple([self._accept(report).id for report in settlement.reports])
         view = self.show(delivery.entry.id)
-        return Settled(view.state if view else None, reports)
+        sites = (delivery.site,) if delivery.waiting() else ()
+        return Settled(view.state if view else None, reports, sites)
 
     def _claimed(self, claim: Claim) -> Delivery:
         return next(d for d in self.deliveries.values() if (d.entry.id, d.site) == (claim.id, claim.site))
 
-    def unclaim(self, claims: Sequence[Claim]) -> Deferred[None]:
-        return self._commit(lambda: [self._unclaim(claim) for claim in claims] and None)
+    def unclaim(self, claims: Sequence[Claim]) -> "Deferred[list[str]]":  # noqa: UP037  # our own `list` hides it
+        return self._commit(lambda: sorted({self._unclaim(claim) for claim in claims}))
 
-    def _unclaim(self, claim: Claim) -> None:
+    def _unclaim(self, claim: Claim) -> str:
         self.unclaimed.append(claim)
-        self._claimed(claim).claimed = False
+        delivery = self._claimed(claim)
+        delivery.claimed = False
+        return delivery.site
 
     def reroute(self, site_of: Callable[[str], str], fingerprint: str) -> Deferred[int]:
         moved = 0

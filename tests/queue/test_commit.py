@@ -173,5 +173,5 @@ def test_a_claim_that_comes_while_the_store_is_closed_can_still_be_given_back(re
     closed = store.close()
     assert reactor.wait(store.accept([submission()]).add_errback(lambda failure: failure.value), 1).args
     reactor.wait(closed, 1)
-    assert given_back == [None]
+    assert given_back == [["a.example"]]
     assert open_store().released == 0

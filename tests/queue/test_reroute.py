@@ -54,3 +54,32 @@ def test_a_claim_made_during_a_pass_moves_when_it_lands(reactor, store, submissi
     reactor.wait(store.settle([settlement(claim, "waiting") for claim in claims[:1]]))
     reactor.wait(store.unclaim(claims[1:]))
     assert [one.site for one in store.backlog()] == ["b"]
+
+
+def test_who_settles_hears_where_the_rest_waits_now(reactor, store, submission, settlement, outcome):
+    """The site that nobody has woken: where the waiting recipients of the claim have gone, and only those."""
+    reactor.wait(store.accept([submission("x@b", "y@b", "z@b", "v@c", sites=("a", "a", "a", "c"))]))
+    [claim] = reactor.wait(store.claim("a", 1))
+    reactor.wait(store.reroute(lambda address: f"to-{address[0]}", "2"))
+    outcomes = (outcome("x@b", "delivered"), outcome("y@b", "waiting"), outcome("z@b", "waiting"))
+    [settled] = reactor.wait(store.settle([settlement(claim, "waiting", outcomes=outcomes)]))
+    assert settled.sites == ("to-y", "to-z")
+
+
+def test_a_settlement_names_the_claims_own_site_only_where_somebody_waits_there(reactor, store, submission, settlement):
+    """Without new routes it is one look into an index."""
+    reactor.wait(store.accept([submission("x@a", sites=("a",)), submission("y@b", "v@c", sites=("a", "c"))]))
+    claims = reactor.wait(store.claim("a", 2))
+    one, two = reactor.wait(store.settle([settlement(claims[0], "waiting"), settlement(claims[1])]))
+    assert (one.sites, two.sites, two.state) == (("a",), (), "queued")
+
+
+def test_who_gives_claims_back_hears_where_they_wait_now(reactor, store, submission):
+    """Once each, whether they moved or not; a removed job waits nowhere."""
+    reactor.wait(store.accept([submission(name=f"m{i}", sites=("a",)) for i in range(3)]))
+    assert reactor.wait(store.unclaim(reactor.wait(store.claim("a", 1)))) == ["a"]
+    claims = reactor.wait(store.claim("a", 3))
+    reactor.wait(store.reroute(to("b"), "2"))
+    reactor.wait(store.change("remove", [claims[0].id], None))
+    assert reactor.wait(store.unclaim(claims[:1])) == []
+    assert reactor.wait(store.unclaim(claims[1:])) == ["b"]
