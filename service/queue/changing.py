@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterable, Sequence
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import apsw
 
@@ -14,6 +14,24 @@ from service.queue.store import Change, Source, UnknownJob
 
 SLICE: Final = 500
 """Jobs in one transaction of a change that goes through the whole queue."""
+
+RECIPIENTS: Final = 500
+"""Recipients after which a transaction that gives jobs their sites anew takes no further job."""
+
+# Where part of the job goes to that site already they travel together: what an operator holds stays held (as soon as
+# it lands where it is in flight), and what has been tried more often counts.
+_MOVE: Final = """
+INSERT INTO delivery (job, site, state, due, attempts, doubts, warned)
+SELECT job, ?, state, iif(rested, min(due, ?), due), attempts, doubts, warned FROM delivery WHERE job = ? AND site = ?
+ON CONFLICT (job, site) DO UPDATE SET
+    state = iif(state = 1, 1, max(state, excluded.state)),
+    hold = hold OR state = 1 AND excluded.state = 2,
+    rested = rested AND due <= excluded.due,
+    due = min(due, excluded.due),
+    attempts = max(attempts, excluded.attempts),
+    doubts = max(doubts, excluded.doubts),
+    warned = max(warned, excluded.warned)
+"""
 
 REMOVED: Final = "removed from the queue by the operator"
 
@@ -96,13 +114,16 @@ def begin_rerouting(connection: apsw.Connection, fingerprint: str) -> bool:
     row = connection.execute("SELECT value FROM meta WHERE name = 'routes'").fetchone()
     if row is not None and row[0] == fingerprint:
         return False
-    end_rerouting(connection, "")
+    connection.execute("INSERT OR REPLACE INTO meta VALUES ('routes', '')")
     return True
 
 
-def end_rerouting(connection: apsw.Connection, fingerprint: str) -> None:
-    """All that waits is now where these routes have it."""
-    connection.execute("INSERT OR REPLACE INTO meta VALUES ('routes', ?)", (fingerprint,))
+class Rerouted(NamedTuple):
+    """What became of a job: whether any of it moved, whether any is in flight, how many recipients were looked at."""
+
+    moved: bool
+    flying: bool
+    recipients: int
 
 
 def reroute_slice(
@@ -113,21 +134,30 @@ def reroute_slice(
     Returns the last job looked at (None where none was left), how many messages moved, and whether something in
     flight had to be passed over.
     """
-    rows = connection.execute("SELECT id FROM job WHERE state = ? AND id > ? ORDER BY id LIMIT ?", (state, after, 200))
-    jobs = [job for (job,) in rows]
-    moved = 0
-    skipped = False
-    for job in jobs:
-        one_moved, one_skipped = reroute_job(connection, job, site_of, now)
-        moved += one_moved
-        skipped = skipped or one_skipped
-    return (jobs[-1] if jobs else None), moved, skipped
+    rows: list[Any] = connection.execute(
+        "SELECT id FROM job WHERE state = ? AND id > ? ORDER BY id LIMIT ?", (state, after, 200)
+    ).fetchall()
+    sites: dict[str, str] = {}
+
+    def known_site_of(address: str) -> str:
+        domain = address.rpartition("@")[2]
+        if domain not in sites:
+            sites[domain] = site_of(address)
+        return sites[domain]
+
+    last, moved, skipped, looked = None, 0, False, 0
+    for (last,) in rows:
+        done = reroute_job(connection, last, known_site_of, now)
+        moved += done.moved
+        skipped = skipped or done.flying
+        looked += done.recipients
+        if looked >= RECIPIENTS:
+            break
+    return last, moved, skipped
 
 
-def reroute_job(
-    connection: apsw.Connection, job: int | None, site_of: Callable[[str], str], now: float
-) -> tuple[bool, bool]:
-    """Give one job's waiting recipients their sites anew; return whether any moved and whether any is in flight.
+def reroute_job(connection: apsw.Connection, job: int | None, site_of: Callable[[str], str], now: float) -> Rerouted:
+    """Give one job's waiting recipients their sites anew.
 
     What waited for its old site to end its rest is due at the new one at once.
     """
@@ -138,12 +168,7 @@ def reroute_job(
     moves = [(site_of(address), site, position) for position, address, site in rows if site not in flying]
     moves = [move for move in moves if move[0] != move[1]]
     for new, old in dict.fromkeys((new, old) for new, old, _ in moves):
-        connection.execute(
-            "INSERT OR IGNORE INTO delivery (job, site, state, due, attempts, doubts, warned, hold)"
-            " SELECT job, ?, state, iif(rested, min(due, ?), due), attempts, doubts, warned, hold FROM delivery"
-            " WHERE job = ? AND site = ?",
-            (new, now, job, old),
-        )
+        connection.execute(_MOVE, (new, now, job, old))
     connection.executemany(
         "UPDATE recipient SET site = ? WHERE job = ? AND position = ?", [(new, job, at) for new, _, at in moves]
     )
@@ -153,7 +178,7 @@ def reroute_job(
             " (SELECT 1 FROM recipient r WHERE r.job = ?1 AND r.site = delivery.site AND r.state = 'waiting')",
             (job,),
         )
-    return bool(moves), bool(flying)
+    return Rerouted(bool(moves), bool(flying), len(rows))
 
 
 def purge_slice(

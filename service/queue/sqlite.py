@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterable, Sequence
 from pathlib import Path
 from random import Random
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import apsw
 
@@ -22,7 +22,7 @@ from service.queue.accepting import Entry, accept_job, insert_piece
 from service.queue.commit import GroupCommit
 from service.queue.ids import Ids, id_number, id_text
 from service.queue.owing import Changed, OwedResult, ResultPolicy
-from service.queue.schema import PIECE, open_reader
+from service.queue.schema import FAULTS, PIECE, explain, open_reader
 from service.queue.settling import claim_due, release_leases, settle_one, sites_now, unclaim
 from service.queue.store import (
     Accepted,
@@ -35,8 +35,11 @@ from service.queue.store import (
     Settlement,
     SiteBacklog,
     Source,
+    StoreFailed,
     Submission,
 )
+
+T = TypeVar("T")
 
 DATABASE: Final = "queue.db"
 _LOOK_TIMEOUT: Final = 0.05  # a look waits only while another process recovers the log
@@ -68,6 +71,7 @@ class SQLiteStore:
         self.results: ResultPolicy = results
         self.changed: Callable[[Sequence[Changed]], None] = lambda _: None
         self.present = present
+        self._path = path
         self._reactor = reactor
         self._commit = GroupCommit(path, reactor, journal)
         self._look = open_reader(path, busy_timeout=_LOOK_TIMEOUT)
@@ -266,10 +270,9 @@ class SQLiteStore:
         self._pass = this = self._pass + 1
         self._site_of, self._rerouted = site_of, _ALL_LEASES  # until the end claims may still be made by former routes
 
-        def begin(connection: apsw.Connection, _: bool) -> bool:
-            return this == self._pass and changing.begin_rerouting(connection, fingerprint)
-
-        going: bool = yield self._commit.submit(begin)
+        going: bool = yield self._commit.submit(
+            lambda connection, _: this == self._pass and changing.begin_rerouting(connection, fingerprint)
+        )
         moved, passed = 0, False
         for state in ("held", "queued"):
             after: int | None = 0
@@ -285,12 +288,8 @@ class SQLiteStore:
                 passed = passed or slice_passed
         if this == self._pass:
             self._rerouted = self._ids.mint()
-
-            def end(connection: apsw.Connection, _: bool) -> None:
-                if this == self._pass and going and not passed:
-                    changing.end_rerouting(connection, fingerprint)
-
-            yield self._commit.submit(end)
+            if going and not passed:
+                yield self._set("routes", fingerprint)  # a later pass clears it after this
         return moved
 
     @inline_callbacks
@@ -330,23 +329,29 @@ class SQLiteStore:
 
     def backlog(self) -> list[SiteBacklog]:
         """Each site with unclaimed, unheld work, and when its first is due; at a cost by sites, not by messages."""
-        return looking.backlog(self._look)
+        return self._looked(looking.backlog)
 
     def next_due(self, site: str) -> float | None:
         """When the first unclaimed, unheld message of `site` is due; None where there is none."""
-        return looking.next_due(self._look, site)
+        return self._looked(looking.next_due, site)
 
     def show(self, id: str) -> JobView | None:
         """One job, whether finished or not."""
-        return looking.show(self._look, id)
+        return self._looked(looking.show, id)
 
     def list(self, *, site: str | None = None, state: JobState | None = None, limit: int = 100) -> list[JobView]:
         """Jobs, oldest first. Without `state`, those that are not finished."""
-        return looking.list_jobs(self._look, site, state, limit)
+        return self._looked(looking.list_jobs, site, state, limit)
 
     def count(self) -> Counts:
         """How much waits."""
-        return looking.count(self._look)
+        return self._looked(looking.count)
+
+    def _looked(self, look: Callable[..., T], *arguments: Any) -> T:
+        try:
+            return look(self._look, *arguments)
+        except FAULTS as error:
+            raise StoreFailed(explain(self._path, error)) from error
 
     # Keeping
 
