@@ -22,7 +22,7 @@ from collections import deque
 from collections.abc import Iterable
 from typing import Any, Final, TypeVar
 
-from deferred.defer import Deferred, fail, succeed
+from deferred.defer import CancelledError, Deferred, fail, succeed
 from deferred.failure import Failure
 from deferred.interfaces import Address
 from service.delivery.connection import Connection
@@ -48,7 +48,7 @@ class Attempt:
     def __init__(self, claim: Claim, site: Site, content: Content, connector: Connector, journal: Journal) -> None:
         self.claim = claim
         self.conversing = False
-        """Whether a server has begun to listen."""
+        """Whether a server listens."""
         self._site = site
         self._content = content
         self._connector = connector
@@ -96,6 +96,7 @@ class Attempt:
 
     def _next_relay(self, error: HostFailure | None) -> Deferred[Receipt]:
         """Fire with a receipt from the first relay left that gives one; fail with `error` if none is left."""
+        self.conversing = False
         if not self._relays:
             return fail(error)
         d: Deferred[Any] = self._connector.resolve(self._relays.popleft())
@@ -104,6 +105,7 @@ class Attempt:
 
     def _attempt(self, host: Host, error: HostFailure | None = None) -> Deferred[Receipt]:
         """Fire with a receipt once `host` has answered for every recipient, at an address where it did not fail yet."""
+        self.conversing = False
         self._peer = None
         left = host.without(self._failed_at)
         if not left.addresses:
@@ -196,7 +198,10 @@ class Attempt:
         )
 
     def _with_all_answers(self, failure: Failure) -> Failure:
-        """The failure goes on with the answers of all hosts: a 550 to RCPT stands, whoever said it."""
+        """The failure goes on with the answers of all hosts: a 550 to RCPT stands, whoever said it, and
+        even if the wait for the next host was given up."""
+        if failure.check(CancelledError) and self._answered and self._blamed is not None:
+            failure = Failure(self._blamed)
         if isinstance(failure.value, HostFailure):
             self._keep(failure.value.outcomes)
             failure.value.outcomes = self._receipt().outcomes

@@ -18,6 +18,7 @@ from service.delivery.connection import Connection
 from service.delivery.hosts import Hosts, name_of
 from service.delivery.pool import Pool
 from service.delivery.receipt import describe
+from service.delivery.resolver import Resolver
 from service.delivery.routes import Site
 from service.delivery.tls import Contexts
 from service.journal import Journal
@@ -68,6 +69,7 @@ class Connector:
         self._pool = pool
         self._open: set[Connection] = set()
         self._hosts = Hosts()
+        self._resolver = Resolver(reactor)
         self._plain: dict[tuple[str, str], float] = {}
         self._timer: TimerHandle | None = None
         self.closing = False
@@ -80,6 +82,7 @@ class Connector:
         self._contexts = contexts
         self._settings = settings
         self._plain.clear()
+        self._resolver.forget()
         self.close_idle()
 
     @property
@@ -117,8 +120,7 @@ class Connector:
             text = f"the name {relay.host} cannot be resolved: {describe(failure.value)}"
             raise HostFailure(Phase.CONNECT, text, host=name_of(relay))
 
-        d = self._reactor.getaddrinfo(relay.host, relay.port)
-        d.add_timeout(self._settings.timeouts.connect, self._reactor)
+        d = self._resolver.resolve(relay.host, relay.port, self._settings.timeouts.connect)
         d.add_callbacks(found, not_found)
         return d  # type: ignore[return-value]  # add_callbacks has changed what it fires with
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from config.settings import Relay, Route
+from service.message.outcome import State
 from tests.delivery.room import PORT, Room, many
 from tests.fakes.smtp_server import CLOSE, SILENT, STALL, Late, SMTPServer
 
@@ -100,6 +101,17 @@ def test_a_drain_takes_no_next_relay(room: Room) -> None:
     ends = drained(room)
     room.advance(10.0)
     assert (len(ends), backup.connections) == (1, 0)
+
+
+def test_a_drain_gives_up_the_wait_for_the_next_host(room: Room) -> None:
+    """A server that listened, and went, is no reason to wait for another; what it answered stands."""
+    room.reactor.names["mx.test"] = ["192.0.2.1", "192.0.2.2"]
+    room.reactor.black_holes.add("192.0.2.2")
+    room.server.on("rcpt", "550 5.1.1 no").on("data", CLOSE)
+    room.deliver("bob@b.example", "eve@b.example", seconds=1.0)
+    assert room.delivery.in_flight == 1
+    assert drained(room) == [0.0]
+    assert (room.outcome().state, room.outcome("eve@b.example").state) == (State.FAILED, State.WAITING)
 
 
 def test_nothing_is_left_behind(room: Room) -> None:

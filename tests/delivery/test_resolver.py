@@ -1,0 +1,115 @@
+"""Names are looked up once for all who wait."""
+
+from __future__ import annotations
+
+import socket
+from typing import Any
+
+import pytest
+
+from config.settings import Relay, Route
+from deferred.defer import Deferred
+from deferred.interfaces import Address
+from deferred.testing import MemoryReactor
+from service.delivery.resolver import Resolver
+from service.message.outcome import State
+from tests.delivery.room import PORT, Room, many
+
+
+class Names:
+    """A name server that answers when it is told to."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, Deferred[list[Address]]]] = []
+
+    def __call__(self, host: str, port: int) -> Deferred[list[Address]]:
+        d: Deferred[list[Address]] = Deferred()
+        self.asked.append((host, d))
+        return d
+
+
+@pytest.fixture
+def names(reactor: MemoryReactor, monkeypatch: pytest.MonkeyPatch) -> Names:
+    names = Names()
+    monkeypatch.setattr(reactor, "getaddrinfo", names)
+    return names
+
+
+def ask(resolver: Resolver, host: str = "mx.test", patience: float = 30.0) -> list[Any]:
+    """What the look-up brings: addresses, or the failure's value."""
+    brought: list[Any] = []
+    d: Deferred[Any] = resolver.resolve(host, PORT, patience)
+    d.add_callbacks(brought.append, lambda failure: brought.append(failure.value))
+    return brought
+
+
+def test_a_name_is_looked_up_once_for_all_who_wait(reactor: MemoryReactor, names: Names) -> None:
+    """And for those who come within the next 30 seconds."""
+    resolver = Resolver(reactor)
+    first, second = ask(resolver), ask(resolver)
+    assert [host for host, _ in names.asked] == ["mx.test"]
+    names.asked[0][1].callback([("192.0.2.1", PORT)])
+    reactor.advance(29.0)
+    third = ask(resolver)
+    assert first == second == third == [[("192.0.2.1", PORT)]]
+    reactor.advance(2.0)
+    ask(resolver)
+    assert len(names.asked) == 2
+
+
+def test_a_failure_is_kept_for_a_moment(reactor: MemoryReactor, names: Names) -> None:
+    """Five seconds."""
+    resolver = Resolver(reactor)
+    first = ask(resolver)
+    names.asked[0][1].errback(socket.gaierror(socket.EAI_AGAIN, "try again"))
+    reactor.advance(4.0)
+    second = ask(resolver)
+    assert first == second
+    assert isinstance(second[0], socket.gaierror)
+    reactor.advance(2.0)
+    ask(resolver)
+    assert len(names.asked) == 2
+
+
+def test_who_runs_out_of_patience_leaves_the_look_up_to_the_others(reactor: MemoryReactor, names: Names) -> None:
+    """A wait's end is nobody else's."""
+    resolver = Resolver(reactor)
+    hasty, patient = ask(resolver, patience=1.0), ask(resolver)
+    reactor.advance(2.0)
+    assert isinstance(hasty[0], TimeoutError)
+    assert patient == []
+    names.asked[0][1].callback([("192.0.2.1", PORT)])
+    assert patient == [[("192.0.2.1", PORT)]]
+    assert (len(names.asked), reactor.pending) == (1, 0)
+
+
+def test_a_bug_in_a_look_up_is_not_kept(reactor: MemoryReactor, names: Names) -> None:
+    """It goes to those who waited."""
+    resolver = Resolver(reactor)
+    first = ask(resolver)
+    names.asked[0][1].errback(ZeroDivisionError())
+    assert isinstance(first[0], ZeroDivisionError)
+    ask(resolver)
+    assert len(names.asked) == 2
+
+
+def test_what_was_known_can_be_forgotten(reactor: MemoryReactor, names: Names) -> None:
+    """New settings begin anew."""
+    resolver = Resolver(reactor)
+    ask(resolver)
+    names.asked[0][1].callback([("192.0.2.1", PORT)])
+    resolver.forget()
+    ask(resolver)
+    assert len(names.asked) == 2
+
+
+def test_many_messages_for_a_slow_name_take_one_look_up(room: Room, names: Names) -> None:
+    """So that a few threads do for all."""
+    relay = Relay("smtp", "slow.test", PORT)
+    room.configured(routes=(Route(domains=("*",), relay=(relay,), tls="none"),))
+    many(room, 15)
+    room.advance(1.0)
+    assert (room.delivery.in_flight, len(names.asked)) == (15, 1)
+    names.asked[0][1].callback([("192.0.2.1", PORT)])
+    room.advance(1.0)
+    assert {room.outcome(f"user{count}@b.example", f"j{count + 1}").state for count in range(15)} == {State.DELIVERED}
