@@ -81,6 +81,8 @@ class Books:
         """A job's id -> the token in its content."""
         self.doubts: list[tuple[float, str, str]] = []
         """(time, token, recipient) of what the daemon said to be in doubt."""
+        self.lateness: list[float] = []
+        """Seconds after its `not_before` that a job was first tried, at each of its sites."""
         self.faults: Counter[str] = Counter()
         self.events: Counter[str] = Counter()
         self.duplicates: Counter[str] = Counter()

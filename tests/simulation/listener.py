@@ -72,11 +72,17 @@ class Listener:
             case "site_back":
                 self._resting.pop(facts["site"], None)
             case "attempt_started":
+                self._note_lateness(facts)
                 until = self._resting.get(facts["site"], 0.0)
                 if now < until - 0.001:
                     books.violated(now, f"{facts['site']} was tried {until - now:.1f} s before the end of its rest")
             case _:
                 pass
+
+    def _note_lateness(self, facts: dict[str, Any]) -> None:
+        mail = self.books.mail.get(self.books.tokens.get(facts["id"], "?"))
+        if mail is not None and mail.not_before is not None and facts["attempt"] == 1:
+            self.books.lateness.append(self.world.wall_time() - mail.not_before)
 
     # the servers
 

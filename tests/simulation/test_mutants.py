@@ -10,6 +10,7 @@ import pytest
 
 from deferred.defer import Deferred, succeed
 from deferred.failure import Failure
+from deferred.testing import SimulatedReactor
 from service.delivery import news
 from service.delivery.connector import Connector
 from service.delivery.delivery import Delivery
@@ -22,7 +23,7 @@ from service.queue import accepting, settling, sqlite
 from service.queue.drop import DropDirectory
 from service.queue.store import Settled
 from service.smtp.errors import HostFailure
-from tests.simulation.simulation import Measure, Simulation
+from tests.simulation.simulation import QUIET, Measure, Simulation
 
 SEEDS = 20
 BUSY = Measure(days=1, jobs=50, crashes=2, stops=5, reloads=0.5, troubles=4, disks=1, orders=0, deaths=0.03)
@@ -56,9 +57,15 @@ def forget_a_recipient(patch: pytest.MonkeyPatch) -> None:
 
 
 def drop_a_timer(patch: pytest.MonkeyPatch) -> None:
-    """Nobody comes back for what was put off."""
-    patch.setattr(Scheduler, "expect", lambda self, site, due: None)
-    patch.setattr(Scheduler, "_look_ahead", lambda self, state: None)
+    """Nobody comes back at the end of a site's rest."""
+    call_later = SimulatedReactor.call_later
+
+    def forgetful(self: SimulatedReactor, delay: float, function: Any, *args: Any) -> Any:
+        if getattr(function, "__func__", None) is Scheduler._wake_up:
+            function, args = int, ()
+        return call_later(self, delay, function, *args)
+
+    patch.setattr(SimulatedReactor, "call_later", forgetful)
 
 
 def resend_after_confirmation(patch: pytest.MonkeyPatch) -> None:
@@ -187,3 +194,12 @@ def test_without_a_fault_the_same_seeds_find_nothing(spool: Path) -> None:
     """What the mutants are found by is the mutants'."""
     for seed in range(3):
         assert Simulation(seed, spool, BUSY).run().violations == []
+
+
+def test_a_quiet_day_shows_who_comes_late(spool: Path, patch: pytest.MonkeyPatch) -> None:
+    """With nothing but the round that finds what nobody told of, a job is up to a minute late."""
+    patch.setattr(Scheduler, "expect", lambda self, site, due: None)
+    patch.setattr(Scheduler, "_look_ahead", lambda self, state: None)
+    patch.setattr(Scheduler, "_come_back", lambda self, state, due: self._mark(state))
+    lateness = [late for seed in (3, 4, 5) for late in Simulation(seed, spool, QUIET).run().lateness]
+    assert 0.1 < max(lateness) < 60.1
