@@ -190,16 +190,21 @@ class DropDirectory:
         except OSError as error:
             raise Stuck(f"its job is accepted, but it cannot be removed ({error.strerror}): remove it") from error
 
-    def reject(self, name: str, why: str, unique: str) -> str:
+    def reject(self, name: str, read: Identity, why: str, unique: str) -> str:
         """Move the file to rejected/ with its `.why`; return its name there. Raises `Stuck`, `NotYet`.
 
-        The note comes first: there is never a rejected file that nobody explains.
+        The note comes first: there is never a rejected file that nobody explains. `NotYet` also where the name stands
+        for another file than was `read`.
         """
         kept = self._free_name(name, unique)
         target = self._layout.rejected / kept
         note = self._layout.rejected / f"{kept}.why"
         try:
             _write_note(note, why, unique)
+            now = self.status(name)
+            if now is not None and not now.same_content(read):
+                note.unlink()
+                raise NotYet("another file has taken its place")
             (self._layout.new / name).rename(target)
         except OSError as error:
             note.unlink(missing_ok=True)

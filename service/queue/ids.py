@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from random import Random
+from threading import Lock
 from typing import Final
 
 _DIGITS: Final = "0123456789abcdefghjkmnpqrstvwxyz"
@@ -39,16 +40,18 @@ def id_number(text: str) -> int | None:
 
 
 class Ids:
-    """Makes ids, each greater than the one before and than `last`."""
+    """Makes ids, each greater than the one before and than `last`. Any thread may ask."""
 
     def __init__(self, wall_time: Callable[[], float], random: Random, last: int = 0) -> None:
         self._wall_time = wall_time
         self._random = random
         self._last = last
+        self._lock = Lock()
 
     def mint(self) -> int:
         """A new id."""
         elapsed = max(0, int(self._wall_time() * 1000) - _ZERO)
-        number = elapsed << _RANDOM_BITS | self._random.getrandbits(_RANDOM_BITS)
-        self._last = max(self._last + 1, number)
-        return self._last
+        with self._lock:
+            number = elapsed << _RANDOM_BITS | self._random.getrandbits(_RANDOM_BITS)
+            self._last = max(self._last + 1, number)
+            return self._last

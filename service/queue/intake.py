@@ -15,6 +15,7 @@ Nothing more is read while two batches wait for their commit, so that a disk tha
 from __future__ import annotations
 
 import os
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
@@ -77,7 +78,7 @@ class Intake:
         self._site_of = site_of
         self._accepted = accepted
         self._unique = unique
-        self._names: dict[str, bool] = {}  # to be looked at; True: its writer has closed it
+        self._names: OrderedDict[str, bool] = OrderedDict()  # to be looked at; True: its writer has closed it
         self._later: set[str] = set()
         self._busy: dict[str, bool] = {}  # being taken; True: something has happened to the name meanwhile
         self._quiet: dict[str, tuple[Identity, float]] = {}
@@ -167,8 +168,7 @@ class Intake:
         batch: list[_Read] = []
         octets = 0
         while self._names and len(batch) < _BATCH and octets < _BATCH_OCTETS and self._reactor.time() < end:
-            name = next(iter(self._names))
-            closed = self._names.pop(name)
+            name, closed = self._names.popitem(last=False)
             taken = self._take(name, closed)
             if taken is not None:
                 batch.append(taken)
@@ -182,8 +182,9 @@ class Intake:
         try:
             file = self._drop.open(name)
         except Refused as refusal:
-            if closed or self._has_settled(name, self._drop.status(name)):
-                self._reject(name, str(refusal))
+            status = self._drop.status(name)
+            if status is not None and (closed or self._has_settled(name, status)):
+                self._reject(name, status, str(refusal))
             return None
         except NotYet:
             self._look_later(name)
@@ -201,7 +202,7 @@ class Intake:
         try:
             return self._submission(file, self._read(name, file.read()))
         except Exception:  # noqa: BLE001 (whatever a stranger's file does to our reader, it must not stop the others)
-            self._read_failed(name, Failure())
+            self._read_failed(file, Failure())
             return None
         finally:
             file.close()
@@ -242,7 +243,7 @@ class Intake:
 
         d = self._reactor.defer_to_thread(lambda: self._read(file.name, file.read()))
         d.add_callback(lambda job: self._offer([self._submission(file, job)]))
-        d.add_errback(lambda failure: self._read_failed(file.name, failure))
+        d.add_errback(lambda failure: self._read_failed(file, failure))
         d.add_both(done)
 
     def _submission(self, file: DroppedFile, job: Job) -> _Read:
@@ -256,7 +257,8 @@ class Intake:
         )
         return _Read(submission, file.source)
 
-    def _read_failed(self, name: str, failure: Failure) -> None:
+    def _read_failed(self, file: DroppedFile, failure: Failure) -> None:
+        name = file.name
         if failure.check(NotYet):
             self._release(name)
             self._look_later(name)
@@ -265,7 +267,7 @@ class Intake:
         if not failure.check(JobError):
             self._journal.tell("unhandled_error", error=failure.get_traceback(), doing=f"reading {printable(name)}")
             why = f"deferd failed on this file, which is a fault of deferd's: {failure.value!r}"
-        self._reject(name, why)
+        self._reject(name, file.identity, why)
 
     # Handing to the store
 
@@ -330,13 +332,14 @@ class Intake:
 
     # Putting aside
 
-    def _reject(self, name: str, why: str) -> None:
+    def _reject(self, name: str, read: Identity, why: str) -> None:
+        """Put aside what was `read` as `name`, unless the name stands for something else by now."""
         status = self._drop.status(name)
         if status is None or self._stuck.get(name) == status:
             self._release(name)
             return
         try:
-            self._drop.reject(name, why, self._unique())
+            self._drop.reject(name, read, why, self._unique())
         except NotYet:
             self._release(name)
             self._look_later(name)

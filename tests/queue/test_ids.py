@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from random import Random
 
 import pytest
@@ -36,3 +37,23 @@ def test_ids_only_grow():
     made += [ids.mint() for _ in range(3)]
     made += [Ids(lambda: 0.0, Random(1), made[-1]).mint()]
     assert made == sorted(set(made))
+
+
+def test_threads_may_ask_at_the_same_time():
+    """No id is given twice: while one thread is between looking and counting, another has to wait."""
+    stopped, go_on = threading.Event(), threading.Event()
+
+    class Slow(Random):
+        def getrandbits(self, bits):
+            if threading.current_thread() is not threading.main_thread():
+                stopped.set()
+                assert go_on.wait(10)
+            return super().getrandbits(bits)
+
+    ids = Ids(lambda: 0.0, Slow(1))
+    thread = threading.Thread(target=ids.mint)
+    thread.start()
+    assert stopped.wait(10)
+    assert not ids._lock.acquire(blocking=False)
+    go_on.set()
+    thread.join()
