@@ -9,16 +9,17 @@ A job that has not ended is shown at the earliest a second after the change: one
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
-from collections.abc import Iterable
+from collections.abc import Generator, Iterable
 from itertools import islice
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
-from deferred.defer import Deferred
+from deferred.defer import Deferred, inline_callbacks
 from deferred.interfaces import Reactor, TimerHandle
 from service.journal import Journal
 from service.queue.drop import remove_rejected
@@ -31,6 +32,7 @@ from service.queue.sqlite import SQLiteStore
 _GRACE: Final = 1.0  # seconds in which a job may end and have its final result only
 _GATHER: Final = 0.05  # seconds in which results gather for one batch
 _BATCH: Final = 100
+_ASKED: Final = 500  # names that the store is asked about in one turn
 _SLICE: Final = 0.004  # seconds of work in one turn
 _PAUSES: Final = (1.0, 5.0, 15.0, 60.0)
 _encode: Final = msgspec.json.Encoder().encode
@@ -161,11 +163,16 @@ class ResultWriter:
         self._late.clear()
         self._wake(0)
 
-    def purge(self, before: float) -> Deferred[None]:
+    @inline_callbacks
+    def purge(self, before: float) -> Generator[Deferred[Any], Any, None]:
         """Remove results whose job has been forgotten, and what was rejected, from before then (wall time)."""
-        d = self._reactor.defer_to_thread(old_results, self._layout.results, before)
-        d.add_callback(lambda names: [name for name in names if not self._store.keeps(name[: -len(".json")])])
-        return d.add_callback(lambda names: self._reactor.defer_to_thread(_clean, self._layout, names, before))
+        cleaned = self._reactor.defer_to_thread(_clean_rejected, self._layout.rejected, before)
+        cleaned.add_errback(lambda failure: self._tell_failed("", failure.get_error_message()))
+        names = yield self._reactor.defer_to_thread(old_results, self._layout.results, before)
+        for at in range(0, len(names), _ASKED):  # each slice in a turn of its own
+            part = [name for name in names[at : at + _ASKED] if not self._store.keeps(name[: -len(".json")])]
+            yield self._reactor.defer_to_thread(_remove_results, self._layout.results, part, before)
+        yield cleaned
 
 
 def write_result(directory: Path, owed: OwedResult) -> None:
@@ -184,18 +191,29 @@ def write_result(directory: Path, owed: OwedResult) -> None:
 def old_results(directory: Path, before: float) -> list[str]:
     """The names of result files last written before then. For a thread."""
     with os.scandir(directory) as entries:
-        return [
-            entry.name
-            for entry in entries
-            if entry.name.endswith((".json", ".tmp")) and entry.stat(follow_symlinks=False).st_mtime < before
-        ]
+        return [entry.name for entry in entries if entry.name.endswith((".json", ".tmp")) and _older(entry, before)]
 
 
-def _clean(layout: Layout, results: Iterable[str], before: float) -> None:
-    for name in results:
-        (layout.results / name).unlink(missing_ok=True)
-    with os.scandir(layout.rejected) as entries:
+def _older(entry: os.DirEntry[str] | Path, before: float) -> bool:
+    """Whether it was last written before then; what is gone meanwhile, or cannot be looked at, was not."""
+    try:
+        status = entry.lstat() if isinstance(entry, Path) else entry.stat(follow_symlinks=False)
+    except OSError:
+        return False
+    return status.st_mtime < before
+
+
+def _remove_results(directory: Path, names: Iterable[str], before: float) -> None:
+    for name in names:
+        path = directory / name
+        if _older(path, before):  # still: a new job may have got the name
+            with contextlib.suppress(OSError):
+                path.unlink()
+
+
+def _clean_rejected(directory: Path, before: float) -> None:
+    with os.scandir(directory) as entries:
         # A file keeps its own time when it is moved; its note has the time at which it was rejected.
-        notes = [entry.path for entry in entries if entry.name.endswith(".why") and entry.stat().st_mtime < before]
+        notes = [entry.path for entry in entries if entry.name.endswith(".why") and _older(entry, before)]
     for note in notes:
         remove_rejected(Path(note[: -len(".why")]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 
@@ -213,3 +214,55 @@ def test_a_name_is_free_again_once_its_result_was_read_and_removed(
     assert second.name == "hello"
     assert store.show(first.id).name == "hello"
     assert store.show(first.id).state == "delivered"
+
+
+def test_what_vanishes_during_a_purge_stops_nothing(reactor, writer, layout, monkeypatch):
+    """An application removes its results whenever it likes; the other old ones go all the same."""
+    for name in ("gone", "old"):
+        (layout.results / f"{name}.json").write_text("x")
+        os.utime(layout.results / f"{name}.json", (1000, 1000))
+    scandir = os.scandir
+
+    def scan_and_lose(path):
+        with scandir(path) as entries:
+            found = sorted(entries, key=lambda entry: entry.name)
+        (layout.results / "gone.json").unlink(missing_ok=True)
+        return contextlib.nullcontext(found)
+
+    monkeypatch.setattr(os, "scandir", scan_and_lose)
+    reactor.wait(writer.purge(2000))
+    assert list(layout.results.iterdir()) == []
+
+
+def test_rejected_files_go_where_results_cannot_be_looked_through(reactor, writer, layout):
+    """Neither waits for the other."""
+    for name in ("old.eml", "old.eml.why"):
+        (layout.rejected / name).write_text("x")
+        os.utime(layout.rejected / name, (1000, 1000))
+    layout.results.rmdir()
+    with pytest.raises(FileNotFoundError):
+        reactor.wait(writer.purge(2000))
+    assert list(layout.rejected.iterdir()) == []
+
+
+def test_a_purge_asks_the_store_a_little_a_turn(reactor, store, writer, layout, monkeypatch):
+    """However many results there are."""
+    for n in range(1200):
+        (layout.results / f"n{n}.json").write_text("x")
+        os.utime(layout.results / f"n{n}.json", (1000, 1000))
+    asked = {}
+    monkeypatch.setattr(
+        store, "keeps", lambda name: asked.__setitem__(reactor.turns, asked.get(reactor.turns, 0) + 1) or name == "n7"
+    )
+    reactor.wait(writer.purge(2000))
+    assert sorted(asked.values()) == [200, 500, 500]
+    assert [path.name for path in layout.results.iterdir()] == ["n7.json"]
+
+
+def test_a_result_written_anew_during_a_purge_stays(reactor, store, writer, layout, monkeypatch):
+    """Its name has become a new job's since the store was asked."""
+    (layout.results / "x.json").write_text("old")
+    os.utime(layout.results / "x.json", (1000, 1000))
+    monkeypatch.setattr(store, "keeps", lambda _: bool((layout.results / "x.json").write_text("new")) and False)
+    reactor.wait(writer.purge(2000))
+    assert (layout.results / "x.json").read_text() == "new"
