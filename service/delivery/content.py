@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import NoReturn, Protocol
 
 from deferred.defer import Deferred, succeed
+from deferred.failure import Failure
 from service.queue.store import Claim, Store
 
 
@@ -17,6 +18,10 @@ class Content(Protocol):
         """Piece number `piece`, from 0."""
 
 
+class ContentGone(Exception):
+    """The job has been removed from the queue meanwhile."""
+
+
 class StoredContent:
     """The content of a claim."""
 
@@ -26,7 +31,12 @@ class StoredContent:
         self._claim = claim
 
     def read(self, piece: int) -> Deferred[bytes]:
-        """Piece number `piece`; at once where the claim has the whole content with it."""
+        """Piece number `piece`; at once where the claim has the whole content with it. Fails with `ContentGone`."""
         if self._claim.content is not None:
             return succeed(self._claim.content)
-        return self._store.read(self._claim, piece)
+        return self._store.read(self._claim, piece).add_errback(_gone)
+
+
+def _gone(failure: Failure) -> NoReturn:
+    failure.trap(LookupError)
+    raise ContentGone(str(failure.value))

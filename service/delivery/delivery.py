@@ -10,14 +10,14 @@ import random
 from typing import Any, Final
 
 from config.settings import Settings
-from deferred.defer import CancelledError, Deferred
+from deferred.defer import CancelledError, Deferred, succeed
 from deferred.failure import Failure
 from deferred.interfaces import Reactor, TimerHandle
 from service.delivery import news, policy
 from service.delivery.attempt import Attempt
 from service.delivery.connection import Connection
 from service.delivery.connector import Connector
-from service.delivery.content import StoredContent
+from service.delivery.content import ContentGone, StoredContent
 from service.delivery.policy import Plan
 from service.delivery.pool import Pool
 from service.delivery.receipt import Receipt
@@ -28,7 +28,7 @@ from service.delivery.sites import SiteView
 from service.delivery.tls import Contexts, Trust
 from service.journal import Journal
 from service.queue.store import Claim, Settled, Settlement, Store, StoreFailed, Submission
-from service.smtp.errors import ConfirmationLost, HostFailure, MessageFailure
+from service.smtp.errors import ConfirmationLost, HostFailure
 
 _BATCH: Final = 100
 """Messages expired at once."""
@@ -185,20 +185,20 @@ class Delivery:
         """No host has answered for all: whose fault it was decides what becomes of the message."""
         if failure.check(CancelledError, StoreFailed):
             return self._give_back(claim)
-        failure.trap(HostFailure, MessageFailure)  # a bug of ours goes on as a bug
+        if failure.check(ContentGone):
+            return succeed(None)  # the job was removed: the store has settled the matter
+        failure.trap(HostFailure)  # a bug of ours goes on as a bug
         error, at, retry, spread = failure.value, self._now(), self._settings.retry, self._scheduler.spread()
-        if isinstance(error, MessageFailure):
-            return self._write(claim, policy.after_message_failure(claim, error, retry, at, spread))
         assert isinstance(error, HostFailure)
         rest = 0.0 if self._drained is not None else self._scheduler.rest(claim.site, error, began)
         if isinstance(error, ConfirmationLost):
             return self._write(claim, policy.after_lost_confirmation(claim, error, retry, at, rest, spread))
-        if at >= policy.expiry(claim, retry):
+        if at >= policy.expiry(claim, retry) and self._scheduler.is_dead(claim.site):
             self._expire_others(claim.site, error)
         return self._write(claim, policy.after_host_failure(claim, error, retry, at, rest))
 
     def _expire_others(self, site: str, error: HostFailure) -> None:
-        """A message has expired at a site that does not serve: so have others, perhaps thousands, and at one probe for
+        """A message has expired at a site that is dead: so have others, perhaps thousands, and at one probe for
         each rest their senders would learn of it much too late. What was said to this one is said of them too."""
         said = HostFailure(error.phase, error.text, code=error.code, enhanced=error.enhanced, host=error.host)
         d: Deferred[Any] = self._store.claim(site, _BATCH)
@@ -262,6 +262,8 @@ class Delivery:
         self._look_for_the_end()
 
     def _report(self, failure: Failure, where: str) -> None:
+        if failure.check(StoreFailed):  # no bug: closed, and it tells of itself; the next start finds what was ours
+            return
         self._journal.tell("unhandled_error", where=where, error=failure.get_traceback())
 
     def _now(self) -> float:

@@ -1,8 +1,8 @@
 """What an answer means for a message and its site: pure functions of facts, times and a drawn number.
 
 A message that expires does so by an attempt: it is due at the end of its time at the latest, and is given up when that
-attempt, too, leaves it waiting. So nothing is given up that was not tried since the daemon's start, however long the
-daemon was down.
+attempt, too, leaves it waiting. Only at a site that has been tried, and has not served, for as long as the longest rest
+are others given up with it. So nothing is given up just because the daemon was down, or up before its network.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import msgspec
 from config.settings import Retry, SiteRest
 from service.message.outcome import Outcome, State
 from service.queue.store import Claim, Settlement, Submission
-from service.smtp.errors import ConfirmationLost, HostFailure, MessageFailure
+from service.smtp.errors import ConfirmationLost, HostFailure
 
 EXPIRED: Final = "4.4.7"
 """Delivery time expired (RFC 3463)."""
@@ -88,7 +88,7 @@ def after_receipt(claim: Claim, outcomes: tuple[Outcome, ...], retry: Retry, at:
 
 def after_host_failure(claim: Claim, error: HostFailure, retry: Retry, at: float, rest: float) -> Plan:
     """No host served us: the message waits as long as its site rests (`rest` seconds), and no attempt is used up."""
-    outcomes = error.outcomes + _unserved(claim, error, State.WAITING)
+    outcomes = error.outcomes + _unserved(claim, error)
     plan = _plan(claim, outcomes, retry, at, attempts=claim.attempts, delay=rest)
     return msgspec.structs.replace(plan, rested=True)
 
@@ -102,7 +102,7 @@ def after_lost_confirmation(
     each retry may be one more copy in somebody's mailbox, and the site, where others are served, comes back at once:
     so a message whose confirmation is lost again and again meets the schedule's growing delays as well.
     """
-    outcomes = error.outcomes + _unserved(claim, error, State.WAITING)
+    outcomes = error.outcomes + _unserved(claim, error)
     if claim.in_doubt == "hold":
         return Plan(outcomes=outcomes, attempts=claim.attempts, due=at, delay=None, hold=True, doubt=error.host)
     delay = max(rest, next_delay(claim.doubts, retry, spread)) if claim.doubts else rest
@@ -110,32 +110,30 @@ def after_lost_confirmation(
     return msgspec.structs.replace(plan, doubt=error.host)
 
 
-def after_message_failure(claim: Claim, error: MessageFailure, retry: Retry, at: float, spread: float) -> Plan:
-    """The message itself was refused, for all recipients that had no answer of their own."""
-    state = State.FAILED if error.permanent else State.WAITING
-    return after_receipt(claim, error.outcomes + _unserved(claim, error, state), retry, at, spread)
-
-
-def _unserved(claim: Claim, error: HostFailure | MessageFailure, state: State) -> tuple[Outcome, ...]:
-    """The failure as the outcome of each recipient that has none of its own."""
+def _unserved(claim: Claim, error: HostFailure) -> tuple[Outcome, ...]:
+    """The failure as the outcome of each recipient that has none of its own: it waits."""
     answered = {outcome.address for outcome in error.outcomes}
     return tuple(
-        Outcome(address, state, error.code, error.enhanced, error.text, error.host, error.phase)
+        Outcome(address, State.WAITING, error.code, error.enhanced, error.text, error.host, error.phase)
         for address in claim.recipients
         if address not in answered
     )
 
 
 def _plan(claim: Claim, outcomes: tuple[Outcome, ...], retry: Retry, at: float, *, attempts: int, delay: float) -> Plan:
-    """Wait for those that wait, unless the message's time is over; never beyond the end of that time."""
+    """Wait for those that wait, unless the message's time is over; never beyond the end of that time, nor
+    beyond the time to warn the sender: the attempt that is made then does."""
     if not any(outcome.state is State.WAITING for outcome in outcomes):
         return Plan(outcomes=outcomes, attempts=attempts, due=None, delay=None)
     end = expiry(claim, retry)
     if at >= end:
         given_up = tuple(map(_expired, outcomes))
         return Plan(outcomes=given_up, attempts=attempts, due=None, delay=None)
-    due = min(at + delay, end)
-    late = not claim.warned and retry.warn_after is not None and at - claim.begins_at >= retry.warn_after
+    due, late = min(at + delay, end), False
+    if not claim.warned and retry.warn_after is not None:
+        warning = claim.begins_at + retry.warn_after
+        late = at >= warning
+        due = due if late else min(due, warning)
     return Plan(outcomes=outcomes, attempts=attempts, due=due, delay=due - at, late=late)
 
 

@@ -10,7 +10,7 @@ from typing import Any, Literal, Protocol
 
 from deferred.defer import Deferred, succeed
 from deferred.failure import Failure
-from service.delivery.content import StoredContent
+from service.delivery.content import ContentGone, StoredContent
 from service.delivery.policy import Plan
 from service.journal import Journal
 from service.message.outcome import Outcome
@@ -54,5 +54,7 @@ class Reports:
         return reports
 
     def _without(self, failure: Failure) -> dict[Kind, Submission]:
+        if failure.check(ContentGone):
+            return {}  # whoever removed the job wants no report
         self._journal.tell("unhandled_error", where="report", error=failure.get_traceback())
         return {}

@@ -120,6 +120,11 @@ class Scheduler:
             )
         return max(0.0, state.rest_ends - now)
 
+    def is_dead(self, site: str) -> bool:
+        """Whether the site has failed, and not served, for as long as the longest rest: this is no passing trouble."""
+        since = self._site(site).failing_since
+        return since is not None and self._reactor.time() - since >= self.retry.site_rest.longest
+
     def spread(self) -> float:
         """A number drawn from [-1, 1], for jitter."""
         return self._draw.uniform(-1.0, 1.0)

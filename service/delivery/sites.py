@@ -37,6 +37,8 @@ class SiteState:
     health: Health = "up"
     failures: int = 0
     """Rests since the site last served."""
+    failing_since: float | None = None
+    """When the first of these began: None while the site serves."""
     rested_at: float = float("-inf")
     rest_ends: float = 0.0
     last_error: str = ""
@@ -65,6 +67,8 @@ class SiteState:
         if began < self.rested_at or self.health == "resting":
             return None
         self.failures += 1
+        if self.failing_since is None:
+            self.failing_since = now
         length = rest_length(self.failures, retry.site_rest, retry.jitter, spread)
         self.health = "resting"
         self.rested_at, self.rest_ends = now, now + length
@@ -80,5 +84,6 @@ class SiteState:
         back = self.failures > 0
         self.health = "up"
         self.failures = 0
+        self.failing_since = None
         self.last_error = ""
         return back

@@ -1,4 +1,7 @@
-"""Why an attempt brought no confirmation, by whose fault it was: the scope decides what an errback does."""
+"""Why an attempt brought no confirmation: who failed us decides what an errback does.
+
+What a server says of a message or of a recipient, a refusal too, is no error but an `Outcome`: the session goes on.
+"""
 
 from __future__ import annotations
 
@@ -50,12 +53,3 @@ class ConfirmationLost(HostFailure):
 
 class BrokenConfirmation(BrokenAnswer, ConfirmationLost):
     """What answered our final dot was no answer to it: the server may have the message all the same."""
-
-
-class MessageFailure(DeliveryError):
-    """The server took exception to this message; `permanent` tells whether trying again can help."""
-
-    @property
-    def permanent(self) -> bool:
-        """Whether the answer was a 5xx, or one of ours that no retry can change (enhanced status 5.x.x)."""
-        return (self.code is not None and self.code >= 500) or self.enhanced.startswith("5.")

@@ -10,7 +10,7 @@ from config.settings import Relay, Retry, Route
 from deferred.defer import Deferred, fail
 from service.message.job import Job
 from service.message.outcome import Phase, State
-from service.queue.store import Claim, Submission
+from service.queue.store import Claim, StoreFailed, Submission
 from service.smtp.session import Session
 from tests.delivery.room import CONTENT, HOST, PORT, Room, sites
 from tests.fakes.smtp_server import CLOSE, SILENT, STALL, Late, SMTPServer, Then
@@ -300,6 +300,44 @@ def test_messages_that_have_not_expired_wait_on_beside_those_that_have(room: Roo
     room.server.listen(HOST, PORT)
     room.advance(400.0)
     assert room.outcome("eve@b.example", "j2").state is State.DELIVERED
+
+
+def test_a_job_that_is_removed_while_it_goes_out_ends_the_conversation(
+    room: Room, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is left to settle, and it is no bug."""
+
+    def read(claim: Claim, piece: int) -> Deferred[bytes]:
+        return fail(LookupError("its job has ended"))
+
+    monkeypatch.setattr(room.store, "read", read)
+    room.deliver(content=CONTENT * 5000)
+    assert (room.settled, room.store.unclaimed, room.delivery.in_flight, room.server.open) == ([], [], 0, 0)
+
+
+def test_a_job_that_is_removed_gets_no_report(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its content, of which the report is made, is gone."""
+    monkeypatch.setattr(room.store, "read", lambda claim, piece: fail(LookupError("its job has ended")))
+    room.server.on("rcpt", "550 5.1.1 no")
+    room.deliver(content=CONTENT * 5000)
+    assert (len(room.settled), room.composed) == (1, [])
+
+
+def test_a_store_that_is_closed_before_the_outcome_is_no_bug(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next start finds the claim."""
+    monkeypatch.setattr(room.store, "settle", lambda settlements: fail(StoreFailed("it is closed")))
+    room.deliver()
+    assert (room.told("delivered"), room.delivery.in_flight) == ([], 0)
+
+
+def test_claims_that_a_closed_store_does_not_take_back_are_no_bug(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next start finds them."""
+    monkeypatch.setattr(room.store, "unclaim", lambda claims: fail(StoreFailed("it is closed")))
+    room.reactor.black_holes.add(HOST)
+    room.deliver()
+    room.delivery.drain(25.0)
+    room.advance(1.0)
+    assert room.delivery.in_flight == 0
 
 
 # bugs of ours

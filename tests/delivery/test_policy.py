@@ -11,7 +11,7 @@ from config.settings import Retry, SiteRest
 from service.delivery import policy
 from service.message.outcome import Outcome, Phase, State
 from service.queue.store import Claim
-from service.smtp.errors import ConfirmationLost, HostFailure, MessageFailure
+from service.smtp.errors import ConfirmationLost, HostFailure
 
 RETRY = Retry(delays=(60.0, 300.0), jitter=0.2, max_age=86_400.0, warn_after=14_400.0)
 HOST = "mx.test:25"
@@ -147,22 +147,6 @@ def test_a_job_may_ask_to_be_held_when_in_doubt() -> None:
     assert plan.settlement(Message().claim, 10.0, ()).hold
 
 
-@pytest.mark.parametrize(("code", "enhanced", "state"), [(552, "", State.FAILED), (None, "5.6.7", State.FAILED)])
-def test_a_permanent_message_failure_fails_all_its_recipients(code: int | None, enhanced: str, state: State) -> None:
-    """Nobody waits for what no retry can change."""
-    error = MessageFailure(Phase.MAIL, "too big", code=code, enhanced=enhanced, host=HOST)
-    plan = policy.after_message_failure(Message().claim, error, RETRY, 10.0, 0.0)
-    assert [each.state for each in plan.outcomes] == [state, state]
-    assert plan.due is None
-
-
-def test_a_passing_message_failure_waits() -> None:
-    """A 452 to MAIL is tried again by the schedule."""
-    error = MessageFailure(Phase.MAIL, "try later", code=452, host=HOST)
-    plan = policy.after_message_failure(Message().claim, error, RETRY, 10.0, 0.0)
-    assert (len(plan.waiting), plan.due, plan.attempts) == (2, 70.0, 1)
-
-
 def test_a_message_is_due_at_the_end_of_its_time_at_the_latest() -> None:
     """The last try is at the end, not a delay beyond it."""
     plan = policy.after_receipt(Message(expires=100.0).claim, both(State.WAITING, State.WAITING), RETRY, 90.0, 0.0)
@@ -203,6 +187,16 @@ def test_a_late_message_warns_its_sender_once(warned: bool, at: float, late: boo
     plan = policy.after_receipt(Message(warned=warned).claim, both(State.WAITING, State.WAITING), RETRY, at, 0.0)
     assert plan.late is late
     assert plan.settlement(Message().claim, at, ()).warned is late
+
+
+@pytest.mark.parametrize(
+    ("warned", "at", "due"), [(False, 14_300.0, 14_400.0), (True, 14_300.0, 14_600.0), (False, 14_400.0, 14_700.0)]
+)
+def test_a_message_is_tried_when_its_warning_is_due(warned: bool, at: float, due: float) -> None:
+    """However long the delay: the sender is not to learn of it hours late."""
+    waiting = both(State.WAITING, State.WAITING)
+    plan = policy.after_receipt(Message(attempts=5, warned=warned).claim, waiting, RETRY, at, 0.0)
+    assert plan.due == due
 
 
 def test_warnings_can_be_off() -> None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from config.settings import SiteRest
 from service.message.job import Job
 from service.message.outcome import State
 from service.queue.store import StoreFailed, Submission
-from tests.delivery.room import CONTENT, SITE, Room, many, sites
+from tests.delivery.room import CONTENT, HOST, PORT, SITE, Room, many, sites
 from tests.fakes.smtp_server import CLOSE, SILENT, Late
 
 # limits and turns
@@ -188,6 +189,24 @@ def test_nothing_expires_untried(room: Room) -> None:
     room.delivery.start()
     room.advance(0.5)
     assert room.outcome().state is State.DELIVERED
+
+
+def test_a_relay_that_is_late_after_a_start_makes_nothing_expire_untried(room: Room) -> None:
+    """A machine whose network comes up after the daemon bounces nothing but what it has tried."""
+    room.configured(retry={"site_rest": SiteRest(first=60.0, longest=300.0)})
+    for count in range(50):
+        job = Job(sender="", recipients=(f"user{count}@b.example",), content=CONTENT, expires=100.0)
+        room.store.accept([Submission(job=job, name="old", sites=(SITE,))])
+    room.advance(3600.0)
+    room.server.close()
+    room.delivery.start()
+    room.advance(30.0)
+    tried = len(room.told("attempt_started"))
+    assert 0 < tried < 50
+    assert len(room.told("failed")) == tried
+    room.server.listen(HOST, PORT)
+    room.advance(60.0)
+    assert len(room.server.messages) == 50 - tried
 
 
 def test_a_dead_site_lets_all_its_messages_expire_together(room: Room) -> None:
