@@ -4,14 +4,32 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextvars import ContextVar
 from pathlib import Path, PurePosixPath
-from typing import Final
+from typing import Final, TypeVar
 
 from service.message.job import JobError, shown
 
 _DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
+
+
+_IN_THREAD_ONLY: Final = ContextVar("in_thread_only", default=False)
+T = TypeVar("T")
+
+
+class InThread(Exception):
+    """An attachment is wanted where nothing may block: what wants it is to be done once more, in a thread."""
+
+
+def without_attachments(read: Callable[[str, bytes], T], name: str, octets: bytes) -> T:
+    """`read(name, octets)` on the reactor's thread. Raises `InThread` as soon as it asks for an attachment."""
+    token = _IN_THREAD_ONLY.set(True)
+    try:
+        return read(name, octets)
+    finally:
+        _IN_THREAD_ONLY.reset(token)
 
 
 class Attachments:
@@ -23,7 +41,12 @@ class Attachments:
         self._most = most
 
     def read(self, path: str) -> bytes:
-        """The octets of the attachment at `path`. Raises `JobError`, with what is wrong and how to mend it."""
+        """The octets of the attachment at `path`. Raises `JobError`, with what is wrong and how to mend it.
+
+        Below `without_attachments` it raises `InThread` instead.
+        """
+        if _IN_THREAD_ONLY.get():
+            raise InThread(path)
         if "\0" in path:
             raise JobError(f"the attachment {shown(path)} has NUL in its path")
         folder, parts = self._place(path)

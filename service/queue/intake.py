@@ -8,7 +8,8 @@ no writer). A scan, at the start and now and then, finds what inotify missed. Wh
 close is still being written the kernel is asked (a lease). Where it does not say, and before such a file is refused,
 it has to have stayed the same for a second.
 
-Small files are read on the reactor's thread, a few milliseconds' worth a turn; large ones one at a time in a thread.
+Small files are read on the reactor's thread, a few milliseconds' worth a turn; large ones, and those with attachments,
+one at a time in a thread.
 Nothing more is read while two batches wait for their commit, so that a disk that is full or slow fills no memory.
 """
 
@@ -25,6 +26,7 @@ from deferred.failure import Failure
 from deferred.interfaces import Reactor, TimerHandle
 from service.journal import Journal
 from service.message.job import Job, JobError
+from service.queue.attachments import InThread, without_attachments
 from service.queue.drop import DropDirectory, DroppedFile, Identity, NotYet, Refused, Stuck, printable
 from service.queue.inotify import CLOSE_WRITE, MOVED_TO, Inotify
 from service.queue.layout import Layout
@@ -35,6 +37,7 @@ _BATCH_OCTETS: Final = 8 * 1024 * 1024
 _BATCHES: Final = 2  # under way at once
 _SLICE: Final = 0.004  # seconds of work in one turn
 _LARGE: Final = 1024 * 1024
+_LARGE_STRUCTURED: Final = 32 * 1024  # of JSON and YAML, which take longer
 _SCAN_EVERY: Final = 30.0
 _SCAN_SLICE: Final = 500
 _QUIET: Final = 1.0  # seconds for which a file has to stay the same where the kernel cannot tell who writes it
@@ -84,7 +87,9 @@ class Intake:
         self._quiet: dict[str, tuple[Identity, float]] = {}
         self._stuck: dict[str, Identity] = {}
         self._batches = 0
-        self._large = 0
+        self._large = 0  # in the thread
+        self._for_thread: OrderedDict[str, bool] = OrderedDict()  # to be looked at when the thread is free
+        self._attaching: set[str] = set()  # of them those that asked for an attachment
         self._work: TimerHandle | None = None
         self._retry: TimerHandle | None = None
         self._scan_timer: TimerHandle | None = None
@@ -159,16 +164,20 @@ class Intake:
     # Taking
 
     def _go_on(self) -> None:
-        if self._running and self._names and self._work is None and self._batches < _BATCHES:
+        if self._running and self._more() and self._work is None and self._batches < _BATCHES:
             self._work = self._reactor.call_soon(self._take_some)
+
+    def _more(self) -> bool:
+        return bool(self._names or (self._for_thread and not self._large))
 
     def _take_some(self) -> None:
         self._work = None
         end = self._reactor.time() + _SLICE
         batch: list[_Read] = []
         octets = 0
-        while self._names and len(batch) < _BATCH and octets < _BATCH_OCTETS and self._reactor.time() < end:
-            name, closed = self._names.popitem(last=False)
+        while self._more() and len(batch) < _BATCH and octets < _BATCH_OCTETS and self._reactor.time() < end:
+            source = self._names if self._large or not self._for_thread else self._for_thread
+            name, closed = source.popitem(last=False)
             taken = self._take(name, closed)
             if taken is not None:
                 batch.append(taken)
@@ -179,6 +188,9 @@ class Intake:
 
     def _take(self, name: str, closed: bool) -> _Read | None:
         """Read one small file; None where there is none to take now."""
+        if name in self._busy:
+            self._busy[name] = True
+            return None
         try:
             file = self._drop.open(name)
         except Refused as refusal:
@@ -191,16 +203,22 @@ class Intake:
             return None
         if file is None:
             self._quiet.pop(name, None)
+            self._attaching.discard(name)
             return None
         if self._passed_over(file, closed):
             file.close()
             return None
-        self._busy[name] = False
-        if file.size > _LARGE:
-            self._take_large(file)
+        if name in self._attaching or file.size > (_LARGE if name.endswith(".eml") else _LARGE_STRUCTURED):
+            self._take_large(file, closed)
             return None
+        self._busy[name] = False
         try:
-            return self._submission(file, self._read(name, file.read()))
+            return self._submission(file, without_attachments(self._read, name, file.read()))
+        except InThread:
+            self._attaching.add(name)
+            self._for_thread[name] = closed
+            self._release(name)
+            return None
         except Exception:  # noqa: BLE001 (whatever a stranger's file does to our reader, it must not stop the others)
             self._read_failed(file, Failure())
             return None
@@ -214,9 +232,6 @@ class Intake:
             if stuck == file.identity:
                 return True
             del self._stuck[file.name]
-        if file.size > _LARGE and self._large:
-            self._later.add(file.name)  # looked at when the large one before it is done
-            return True
         writing = file.being_written()
         if writing is None:
             return not closed and not self._has_settled(file.name, file.identity)
@@ -233,13 +248,19 @@ class Intake:
             self._look_later(name)
         return False
 
-    def _take_large(self, file: DroppedFile) -> None:
+    def _take_large(self, file: DroppedFile, closed: bool) -> None:
+        if self._large:
+            file.close()
+            self._for_thread[file.name] = closed
+            return
         self._large += 1
+        self._busy[file.name] = False
+        self._attaching.discard(file.name)
 
         def done(_: object) -> None:
             file.close()
             self._large -= 1
-            self._look_again()
+            self._go_on()
 
         d = self._reactor.defer_to_thread(lambda: self._read(file.name, file.read()))
         d.add_callback(lambda job: self._offer([self._submission(file, job)]))
