@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 import tempfile
@@ -10,6 +11,8 @@ from collections import Counter
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
+from deferred.defer import set_unhandled_error_hook
+from deferred.failure import Failure
 from tests.simulation.simulation import Measure, Simulation
 
 
@@ -22,7 +25,15 @@ def run_seed(seed: int, keep: bool = False) -> Simulation:
     """Run one seed in a directory of its own."""
     with tempfile.TemporaryDirectory(dir=place(), prefix="simulation-") as directory:
         simulation = Simulation(seed, Path(directory) / "spool", keep=keep)
+        books, world = simulation.books, simulation.world
+
+        def unhandled(failure: Failure, _: str) -> None:
+            books.violated(world.time(), f"no errback took {failure.get_traceback()}")
+
+        before = set_unhandled_error_hook(unhandled)
         simulation.run()
+        gc.collect(1)
+        set_unhandled_error_hook(before)
     return simulation
 
 

@@ -84,7 +84,6 @@ class Books:
         self.lateness: list[float] = []
         """Seconds after its `not_before` that a job was first tried, at each of its sites."""
         self.faults: Counter[str] = Counter()
-        self.events: Counter[str] = Counter()
         self.duplicates: Counter[str] = Counter()
         self.violations: list[str] = []
         self.lines: list[str] = []

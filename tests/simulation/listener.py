@@ -50,7 +50,6 @@ class Listener:
 
     def __call__(self, event: str, facts: dict[str, Any]) -> None:
         books, now = self.books, self.world.time()
-        books.events[event] += 1
         if event == "step":
             return
         books.trace(now, event, facts)

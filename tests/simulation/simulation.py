@@ -6,8 +6,6 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-import msgspec
-
 from deferred.testing import World
 from service.queue.commands import CommandStore
 from service.queue.poke import poke
@@ -300,8 +298,3 @@ class Simulation:
         self.world.advance(20.0)
         self.process.stop(self._stopped)
         self.world.advance(60.0)
-
-
-def encode(view: object) -> bytes:
-    """A result file's text."""
-    return msgspec.json.encode(view) + b"\n"
