@@ -7,6 +7,7 @@ Nothing is told of an outcome, in the log or elsewhere, before the store has mad
 from __future__ import annotations
 
 import random
+from collections.abc import Iterable
 from typing import Any, Final
 
 from config.settings import Settings
@@ -210,7 +211,7 @@ class Delivery:
         over = [claim for claim in claims if at >= policy.expiry(claim, retry)]
         if len(over) < len(claims):
             waiting = [claim for claim in claims if at < policy.expiry(claim, retry)]
-            self._store.unclaim(waiting).add_errback(self._report, "unclaim")
+            self._store.unclaim(waiting).add_callback(self._given_back).add_errback(self._report, "unclaim")
         elif len(claims) == _BATCH:
             self._expire_others(site, said)
         for claim in over:
@@ -230,8 +231,11 @@ class Delivery:
 
     def _settled(self, done: list[Settled], claim: Claim, plan: Plan, reports: dict[Kind, Submission]) -> None:
         news.tell(self._journal, claim, plan, done[0], tuple(reports))
-        if plan.due is not None and not plan.hold:
-            self._scheduler.expect(claim.site, plan.due)
+        for site in done[0].sites:
+            if site != claim.site:
+                self._scheduler.wake(site)  # moved there by new routes: due now, perhaps
+            elif plan.due is not None and not plan.hold:
+                self._scheduler.expect(site, plan.due)
         for report in reports.values():
             for site in set(report.sites):
                 self._scheduler.wake(site)
@@ -240,8 +244,11 @@ class Delivery:
         """Nothing was tried, or nothing that counts: the claim is due as it was."""
         self._decided.add(_key(claim))
         d: Deferred[Any] = self._store.unclaim([claim])
-        # not at once: what made us give it back may still be so
-        return d.add_callback(lambda _: self._scheduler.expect(claim.site, self._now() + 1.0))
+        return d.add_callback(self._given_back)
+
+    def _given_back(self, sites: Iterable[str]) -> None:
+        for site in sites:  # not at once: what made us give it back may still be so
+            self._scheduler.expect(site, self._now() + 1.0)
 
     def _keep_and_report(self, failure: Failure, claim: Claim) -> Deferred[None] | None:
         """A bug of ours. Where nothing was decided yet, the message is held: to try again might fail in the same way

@@ -240,7 +240,12 @@ class Scheduler:
             for _ in claims:
                 self._pool.leave(state.name)
             state.more = True
-            self._store.unclaim(claims).add_errback(self._report)
+            self._store.unclaim(claims).add_callback(self._given_back).add_errback(self._report)
+
+    def _given_back(self, sites: list[str]) -> None:
+        """They wait at these sites now: at others than before where the routes have changed."""
+        for site in sites:
+            self._mark(self._site(site))
 
     def _not_claimed(self, failure: Failure, state: SiteState, asked: int) -> None:
         """The store could not say: ask again in a while."""
