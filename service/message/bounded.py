@@ -21,6 +21,7 @@ __all__ = ["DEEPEST", "EXEMPT", "LONGEST_STRUCTURE", "read_json", "read_yaml"]
 
 LONGEST_STRUCTURE: Final = 1024 * 1024
 DEEPEST: Final = 20
+_MOST_EVENTS: Final = 50_000  # of YAML: each takes some 20 microseconds
 EXEMPT: Final = frozenset({"message", "text", "html"})
 
 _UNTIL_PIECE = re.compile(rb'[^"\[\]{}]*')
@@ -175,9 +176,13 @@ class _Builder:
         self._keys: list[str | None] = []
         self._documents = 0
         self._exempt_length = 0
+        self._events = 0
 
     def take(self, event: yaml.Event) -> None:
         """Add what this event brings. Raises `JobError`."""
+        self._events += 1
+        if self._events > _MOST_EVENTS:
+            self._refuse(event, f"there are over {_MOST_EVENTS} values: split the job, or write it in JSON")
         _check_structure(_index(event.start_mark) - self._exempt_length)
         if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None) is not None:
             self._refuse(event, "aliases and anchors (* and &) are not for jobs: write the value out")

@@ -8,14 +8,18 @@ Takes time linear in the length of the text.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from itertools import pairwise
-from typing import NamedTuple
+from collections.abc import Iterable, Iterator
+from itertools import islice, pairwise
+from typing import Final, NamedTuple
 
 from service.message.address import check_address, first_control
 from service.message.job import JobError, shown
 
 __all__ = ["Mailbox", "addresses_in", "parse_mailboxes"]
+
+
+MOST: Final = 10_000
+"""Mailboxes in one list, repeated ones too: each takes some microseconds, and a list may be as long as its file."""
 
 
 class Mailbox(NamedTuple):
@@ -48,14 +52,22 @@ _PAIR = re.compile(r"\\(.)")
 def parse_mailboxes(text: str) -> list[Mailbox]:
     """The mailboxes of an address list, groups flattened, in order. `text` is unfolded (RFC 5322, 2.2.3).
 
-    Raises `JobError` where the text is no list of mailboxes, or an address in it is none.
+    Raises `JobError` where the text is no list of mailboxes, an address in it is none, or there are over `MOST`.
     """
     control = first_control(text, allowed="\t")
     if control is not None:
         raise JobError(f"the address list {shown(text)} holds the control character U+{ord(control):04X}")
     if _PLAIN_LIST.fullmatch(text):
-        return [Mailbox("", check_address(part)) for piece in text.split(",") if (part := piece.strip(" \t"))]
-    return list(_mailboxes(text))
+        parts = (part for piece in text.split(",") if (part := piece.strip(" \t")))
+        return _few(Mailbox("", check_address(part)) for part in parts)
+    return _few(_mailboxes(text))
+
+
+def _few(mailboxes: Iterable[Mailbox]) -> list[Mailbox]:
+    found = list(islice(mailboxes, MOST + 1))
+    if len(found) > MOST:
+        raise JobError(f"there are over {MOST} addresses in one list: split it")
+    return found
 
 
 def addresses_in(text: str) -> list[str]:

@@ -104,3 +104,11 @@ def test_a_hostile_list_takes_time_by_its_length_and_no_more(piece):
 
     seconds(1000)
     assert seconds(16 * 16_000) < 80 * max(min(seconds(16_000) for _ in range(3)), 0.001)
+
+
+@pytest.mark.parametrize("one", ["a@b.c,", "A <a@b.c>,"])
+def test_a_list_of_very_many_mailboxes_is_refused_though_they_are_all_the_same(one):
+    """Each takes time, repeated or not."""
+    assert len(parse_mailboxes(one * 10_000)) == 10_000
+    with pytest.raises(JobError, match="over 10000 addresses"):
+        parse_mailboxes(one * 10_001)

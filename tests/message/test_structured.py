@@ -319,3 +319,11 @@ def test_whatever_the_octets_a_file_is_a_job_or_a_job_error(data, ending):
     outcome = attempt(f"a.{ending}", data)
     assert isinstance(outcome, JobError)
     assert str(outcome)
+
+
+def test_yaml_of_very_many_values_is_refused_before_they_are_read(read):
+    """A value of two octets takes as long as a long one."""
+    text = "from: a@a.example\nto: b@b.example\ntext: x\ntags: {l: [%s]}\n"
+    assert len(read("a.yaml", (text % ("1," * 40_000)).encode()).tags["l"]) == 40_000
+    with pytest.raises(JobError, match="over 50000 values"):
+        read("a.yaml", (text % ("1," * 60_000)).encode())
