@@ -7,6 +7,7 @@ blocks, but for the disk itself.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import os
@@ -22,6 +23,9 @@ from service.queue.store import Source
 
 _FLAGS: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
 _NAME_OCTETS: Final = 255
+TAKEN: Final = ".taken-"
+"""Before the name of a file in new/ that is being removed."""
+
 _KINDS: Final = {
     stat.S_IFLNK: "a symbolic link",
     stat.S_IFDIR: "a directory",
@@ -182,13 +186,44 @@ class DropDirectory:
             return None
 
     def remove(self, source: Source) -> None:
-        """Remove the dropped file, unless another of its name has taken its place. Raises `Stuck`."""
+        """Remove the dropped file, unless another of its name has taken its place. Raises `Stuck`.
+
+        Between a look and an unlink another file may be renamed over it, and would be lost: so it is taken aside first,
+        and what turns out to be another goes back.
+        """
         if not self.present(source):
             return
+        aside = TAKEN + source.name
+        if len(os.fsencode(aside)) > _NAME_OCTETS:
+            aside = source.name  # no room: the moment remains
         try:
-            (self._layout.new / source.name).unlink(missing_ok=True)
+            os.rename(self._new + source.name, self._new + aside)  # noqa: PTH104 (as fast as can be: for every job)
+            if aside != source.name and not self.present(Source(aside, source.inode, source.mtime_ns, source.size)):
+                self.put_back(aside)
+                return
+            os.unlink(self._new + aside)  # noqa: PTH108 (as above)
+        except FileNotFoundError:
+            return
         except OSError as error:
             raise Stuck(f"its job is accepted, but it cannot be removed ({error.strerror}): remove it") from error
+
+    def put_back(self, aside: str) -> None:
+        """Give what was taken aside its name again, unless a newer file has it, which replaces it. Where that cannot be
+        done now, the next scan does it."""
+        with contextlib.suppress(OSError):
+            self._put_back(aside)
+
+    def _put_back(self, aside: str) -> None:
+        path = self._new + aside.removeprefix(TAKEN)
+        try:
+            os.link(self._new + aside, path, follow_symlinks=False)
+        except FileExistsError:
+            pass
+        except OSError:  # others' files may not be linked; a directory cannot be
+            if not os.path.lexists(path):
+                os.rename(self._new + aside, path)  # noqa: PTH104 (both are names in new/)
+                return
+        os.unlink(self._new + aside)  # noqa: PTH108 (as above)
 
     def reject(self, name: str, read: Identity, why: str, unique: str) -> str:
         """Move the file to rejected/ with its `.why`; return its name there. Raises `Stuck`, `NotYet`.

@@ -27,7 +27,7 @@ from deferred.interfaces import Reactor, TimerHandle
 from service.journal import Journal
 from service.message.job import Job, JobError
 from service.queue.attachments import InThread, without_attachments
-from service.queue.drop import DropDirectory, DroppedFile, Identity, NotYet, Refused, Stuck, printable
+from service.queue.drop import TAKEN, DropDirectory, DroppedFile, Identity, NotYet, Refused, Stuck, printable
 from service.queue.inotify import CLOSE_WRITE, MOVED_TO, Inotify
 from service.queue.layout import Layout
 from service.queue.store import Accepted, Source, Store, StoreFailed, Submission
@@ -144,7 +144,9 @@ class Intake:
                 every = _SCAN_EVERY if self._inotify is not None else _LATER
                 self._scan_timer = self._reactor.call_later(every, self.scan)
                 break
-            if self._wants(entry.name) and entry.name not in self._busy:
+            if entry.name.startswith(TAKEN):  # left over by a crash: as nobody knows whether it is another
+                self._drop.put_back(entry.name)
+            elif self._wants(entry.name) and entry.name not in self._busy:
                 self._names.setdefault(entry.name, False)
         else:
             self._scan_timer = self._reactor.call_soon(self._scan_some)

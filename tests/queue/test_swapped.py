@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
 from tests.queue.test_intake import World
@@ -49,3 +51,48 @@ def test_a_good_file_renamed_over_a_bad_one_that_is_being_put_aside_is_taken(beg
     begun.look()
     begun.reactor.advance(5)
     assert (begun.jobs(), begun.new(), begun.rejected()) == (["x"], [], [])
+
+
+@pytest.mark.parametrize("linkable", [True, False])
+@pytest.mark.parametrize("newest", ["", "to cat@c.example"])
+def test_a_file_renamed_over_an_accepted_one_in_its_last_moment_is_not_lost(begun, monkeypatch, linkable, newest):
+    """It goes back to its place, unless a newer one is there by then; others' files may not be linked."""
+    rename = os.rename
+
+    def late(path, target):
+        if "/.taken-" in str(target):
+            monkeypatch.undo()
+            if not linkable:
+                monkeypatch.setattr(os, "link", refuse)
+            replace(begun, "x.eml", "to bob@b.example")
+            rename(path, target)
+            if newest:
+                replace(begun, "x.eml", newest)
+        else:
+            rename(path, target)
+
+    def refuse(*_, **__):
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "rename", late)
+    begun.put("x.eml")
+    begun.look()
+    begun.look()
+    begun.reactor.advance(35)
+    last = "cat@c.example" if newest else "bob@b.example"
+    assert [view.recipients[0].address for view in begun.store.list()] == ["ann@a.example", last]
+    assert [path.name for path in begun.layout.new.iterdir()] == []
+
+
+def test_what_a_crash_left_taken_aside_is_looked_at_again(begun):
+    """It may be another file than the accepted one; if it is not, it is known."""
+    begun.put(".taken-x.eml")
+    begun.reactor.advance(61)
+    assert (begun.jobs(), begun.new()) == (["x"], [])
+
+
+def test_an_accepted_file_of_the_longest_name_is_removed(begun):
+    """There is no room to take it aside."""
+    begun.put("n" * 251 + ".eml")
+    begun.look()
+    assert (len(begun.jobs()), begun.new()) == (1, [])
