@@ -46,7 +46,7 @@ from service.web.recent import Recent
 from service.web.server import WebServer
 
 KEPT: Final = 7 * 86400.0
-"""Seconds for which results, rejected files and ended jobs are kept (CONTRACT, Jobs)."""
+"""Seconds for which results, rejected files and ended jobs are kept (README, Jobs)."""
 
 _PURGE_EVERY: Final = 3600.0
 _LAST_WORDS: Final = 3.0

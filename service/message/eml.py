@@ -64,7 +64,7 @@ class _Header(msgspec.Struct, frozen=True):
 
 
 def read_eml(data: bytes, circumstances: Circumstances) -> Job:
-    """The job that this message is (CONTRACT, Jobs). Raises `JobError`."""
+    """The job that this message is (README, Jobs). Raises `JobError`."""
     rules = circumstances.rules
     content = normalise(data)
     block, start = _envelope_block(content, rules)

@@ -1,4 +1,4 @@
-"""A job in JSON or YAML: its keys, and the job they make (CONTRACT, Jobs).
+"""A job in JSON or YAML: its keys, and the job they make (README, Jobs).
 
 It comes in two forms. A letter (`from`, `to`, `subject`, `text`, …) is composed here; a message (`sender`,
 `recipients`, `message`) is taken as it is. Keys of one form in the other, unknown keys and wrong types are refused.

@@ -14,7 +14,7 @@ from service.queue.schema import PIECE
 from service.queue.store import Accepted, Submission
 
 KEY_KEPT = 7 * 86400.0
-"""Seconds for which a key is remembered, from the first job's acceptance (CONTRACT, Jobs)."""
+"""Seconds for which a key is remembered, from the first job's acceptance (README, Jobs)."""
 
 _RESULT_OCTETS = 255 - len(".json")
 _encode = msgspec.json.Encoder().encode

@@ -131,7 +131,7 @@ class RecipientView(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class JobView(msgspec.Struct, frozen=True, kw_only=True):
-    """A job as result files and `deferd queue` show it (CONTRACT, Jobs). Times are RFC 3339 in UTC."""
+    """A job as result files and `deferd queue` show it (README, Jobs). Times are RFC 3339 in UTC."""
 
     id: str
     name: str

@@ -11,11 +11,11 @@ from config import loader, system
 from config.loader import ConfigError, find, load
 from config.settings import Relay, Retry, Secret, Settings, SiteRest
 
-EXAMPLE = Path(__file__).with_name("contract.yaml")
+EXAMPLE = Path(__file__).with_name("every_key.yaml")
 
 
-def test_the_contracts_example_means_what_it_says(tmp_path):
-    """Every key of the contract's own listing."""
+def test_every_key_means_what_it_says(tmp_path):
+    """A file with all of them, in the forms that people write."""
     secret = tmp_path / "relay-password"
     secret.write_text("hunter2\n")
     settings = load(str(EXAMPLE), {"SECRET": str(secret)})

@@ -46,7 +46,7 @@ def test_a_password_file_that_cannot_be_read_is_refused(faults, tmp_path):
         ("password: x", "password: has no username"),
         ("username: user, password: ''", "password: is empty"),
         ("username: user, password: 12345", "password: is a number"),
-        ("username: user, password: x, password_file: contract.yaml", "password_file: is given beside password"),
+        ("username: user, password: x, password_file: every_key.yaml", "password_file: is given beside password"),
         ("ca_file: /none/ca.pem", "ca_file: '/none/ca.pem' cannot be read"),
         ("relay: 'smtps://b.example', tls: none", "tls: is none, and an smtps://"),
     ],
