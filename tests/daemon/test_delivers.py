@@ -170,4 +170,4 @@ def test_a_thousand_jobs_to_a_slow_server_share_connections(daemon: Callable[...
     assert took < serial / 5
     assert 2 <= relay.most_connections <= 20
     answers.sort()
-    assert answers[len(answers) // 2] < 0.05
+    assert answers[len(answers) * 19 // 20] < 0.05  # all but a few: other tests share this machine's cores
