@@ -27,12 +27,13 @@ from service.journal import Journal, Listener
 from service.log import Log
 from service.message.bounce import Undelivered, bounce, delay_warning
 from service.message.job import Job
-from service.message.outcome import Outcome
+from service.message.outcome import Outcome, Phase
 from service.message.read import ReadingRules, is_job_name, read_job
 from service.queue.attachments import Attachments
 from service.queue.drop import DropDirectory
 from service.queue.ids import id_text
 from service.queue.intake import Intake
+from service.queue.lastwork import LastWork
 from service.queue.layout import Layout, prepare
 from service.queue.lock import DirectoryLock
 from service.queue.poke import PokeWatch
@@ -123,9 +124,11 @@ class Daemon:
             http=address_text(self._listening[1]) if self._listening else None,
             hostname=self.settings.hostname,
         )
+        self._tell_aftermath()
 
     def _build_queue(self, layout: Layout) -> None:
         self._drop = DropDirectory(layout, self.settings.limits.message_size)
+        self._last_work = LastWork(layout.directory)
         self._store = SQLiteStore(
             layout.database,
             self._reactor,
@@ -133,8 +136,10 @@ class Daemon:
             self._random,
             results=self.settings.queue.results,
             present=self._drop.present,
+            before=self._last_work.before,
         )
         self._held.append(self._store.close)
+        self.journal.add(self._last_work)
         self._results = ResultWriter(self._reactor, self._store, self.journal, layout)
         self._poke = PokeWatch(layout.directory, self._reactor, self._poked)
         self._held.append(self._poke.close)
@@ -165,6 +170,8 @@ class Daemon:
             site_of=self._delivery.site_of,
             accepted=self._accepted,
             unique=self._unique,
+            last_work=self._last_work,
+            deadly=self._store.aftermath.deadly,
         )
 
     def _build_web(self) -> None:
@@ -226,6 +233,26 @@ class Daemon:
         for let_go in reversed(self._held):
             letting_go.add_callback(lambda _, step: step(), let_go)
         return letting_go.add_both(lambda _: failure)
+
+    def _tell_aftermath(self) -> None:
+        """Say what became of the messages that a daemon which died had in flight."""
+        aftermath = self._store.aftermath
+        if aftermath.in_flight:
+            self.journal.tell("taken_up", in_flight=aftermath.in_flight, held=len(aftermath.held))
+        for held in aftermath.held:
+            self.journal.tell("job_held", id=held.id, name=held.name, site=held.site, why=held.why)
+            for recipient in held.recipients if held.in_doubt else ():
+                self.journal.tell(
+                    "in_doubt",
+                    id=held.id,
+                    recipient=recipient,
+                    site=held.site,
+                    host=held.host,
+                    phase=Phase.CONFIRM.value,
+                    code=None,
+                    text=held.why,
+                    decision="hold",
+                )
 
     # what the rooms ask of one another
 
@@ -336,6 +363,7 @@ class Daemon:
         return waiting
 
     def _stopped(self, _: object) -> Deferred[None] | None:
+        self._last_work.close()
         if self._lock is not None:
             self._lock.release()
         self.journal.tell("stopped")

@@ -18,6 +18,7 @@ EVENTS: Final[dict[str, Level]] = {
     "started": "info",
     "draining": "info",
     "stopped": "info",
+    "taken_up": "warning",  # in_flight: how many messages the former daemon had in flight when it died
     "reloaded": "info",
     "reload_failed": "error",
     "store_failed": "error",
@@ -42,6 +43,8 @@ EVENTS: Final[dict[str, Level]] = {
     "bounced": "info",  # as failed; report: the id of the bounce that tells the sender
     "warned": "info",  # as deferred; report: the id of the warning
     "in_doubt": "warning",  # as deferred; decision: the final dot is out, the answer never came
+    "possible_duplicate": "warning",  # id, recipient, site, host, attempt: sent again, though somebody may have it
+    "job_held": "warning",  # id, name, site, why: held by the daemon itself
     # a site's life
     "connected": "debug",  # site, host, tls
     "disconnected": "debug",  # site, host, messages

@@ -27,7 +27,7 @@ from deferred.failure import Failure
 from deferred.interfaces import Address
 from service.delivery.connection import Connection
 from service.delivery.connector import Connector, Host
-from service.delivery.content import Content
+from service.delivery.content import Guarded, StoredContent
 from service.delivery.receipt import Receipt
 from service.delivery.routes import Site
 from service.journal import Journal
@@ -45,7 +45,9 @@ _TAKES_LEAVE: Final = 421
 class Attempt:
     """One try at getting one claim to its site."""
 
-    def __init__(self, claim: Claim, site: Site, content: Content, connector: Connector, journal: Journal) -> None:
+    def __init__(
+        self, claim: Claim, site: Site, content: StoredContent, connector: Connector, journal: Journal
+    ) -> None:
         self.claim = claim
         self.conversing = False
         """Whether a server listens."""
@@ -121,7 +123,7 @@ class Attempt:
         connection.work_for(self.claim.id)
         d: Deferred[Any] = connection.handshake()
         d.add_callback(self._introduced)
-        d.add_callback(lambda _: connection.send(self._envelope(), self._content))
+        d.add_callback(lambda _: self._send(connection))
         d.add_callback(lambda _: connection.confirm())
         d.add_both(connection.release)
         return d.add_callback(self._whole)
@@ -129,6 +131,26 @@ class Attempt:
     def _introduced(self, connection: Connection) -> None:
         if connection.messages == 0:
             self._journal.tell("connected", site=self._site.name, host=connection.host, tls=connection.secure)
+
+    def _send(self, connection: Connection) -> Deferred[Connection]:
+        envelope = self._envelope()
+        if not self.claim.doubts and self.claim.in_doubt == "retry":
+            return connection.send(envelope, self._content)
+        return connection.send(envelope, Guarded(self._content, lambda: self._before_the_dot(connection, envelope)))
+
+    def _before_the_dot(self, connection: Connection, envelope: Envelope) -> Deferred[None]:
+        """From the final dot on nobody knows who has the message until the server answers: say so where somebody may
+        have it already, and note it where the job is not to be sent twice."""
+        for recipient in envelope.recipients if self.claim.doubts else ():
+            self._journal.tell(
+                "possible_duplicate",
+                id=self.claim.id,
+                recipient=recipient,
+                site=self._site.name,
+                host=connection.host,
+                attempt=self.claim.attempts + 1,
+            )
+        return self._content.mark(connection.host) if self.claim.in_doubt == "hold" else succeed(None)
 
     def _envelope(self) -> Envelope:
         """What to ask of the next server: nothing that another has answered."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import NoReturn, Protocol
+from collections.abc import Callable
+from typing import Any, NoReturn, Protocol
 
 from deferred.defer import Deferred, succeed
 from deferred.failure import Failure
@@ -35,6 +36,26 @@ class StoredContent:
         if self._claim.content is not None:
             return succeed(self._claim.content)
         return self._store.read(self._claim, piece).add_errback(_gone)
+
+    def mark(self, host: str) -> Deferred[None]:
+        """Note durably that the final dot may go out to `host` now. Fails with `ContentGone`."""
+        return self._store.mark(self._claim, host).add_errback(_gone)
+
+
+class Guarded:
+    """Content whose last piece, and with it the final dot, goes out only once `allow` has fired."""
+
+    def __init__(self, content: Content, allow: Callable[[], Deferred[None]]) -> None:
+        self.pieces = content.pieces
+        self._content = content
+        self._allow = allow
+
+    def read(self, piece: int) -> Deferred[bytes]:
+        """Piece number `piece`. Fails as the content does, or as `allow` does."""
+        if piece < self.pieces - 1:
+            return self._content.read(piece)
+        d: Deferred[Any] = self._allow()
+        return d.add_callback(lambda _: self._content.read(piece))
 
 
 def _gone(failure: Failure) -> NoReturn:

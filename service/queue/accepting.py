@@ -2,6 +2,9 @@
 
 A job is ours once the transaction around `accept_job` has committed. Each entry has its id before its first try, so
 that a transaction which failed at COMMIT and came back all the same is recognised when it is tried again.
+
+A job with the key of one that was accepted before is not taken; its result is an alias: one more file that shows how
+the first stands.
 """
 
 from __future__ import annotations
@@ -10,6 +13,7 @@ import apsw
 import msgspec
 
 from service.queue.ids import id_text
+from service.queue.owing import Changed
 from service.queue.schema import PIECE
 from service.queue.store import Accepted, Submission
 
@@ -28,19 +32,22 @@ class Entry(msgspec.Struct, frozen=True):
     submission: Submission
 
 
-def accept_job(connection: apsw.Connection, entry: Entry, again: bool = False) -> tuple[Accepted, bool]:
+def accept_job(connection: apsw.Connection, entry: Entry, again: bool = False) -> tuple[Accepted, Changed | None]:
     """Insert one job with its recipients, its deliveries and, where it is small, its content.
 
-    Returns what to tell, and whether anything was inserted. `again`: an earlier try failed at COMMIT.
+    Returns what to tell, and the job whose result is to be written, if any. `again`: an earlier try failed at COMMIT.
     """
     submission = entry.submission
     if again:
         row = connection.execute("SELECT result FROM job WHERE id = ?", (entry.id,)).fetchone()
         if row is not None:
-            return Accepted(id_text(entry.id), row[0]), True
-    known = _known(connection, entry)
+            return Accepted(id_text(entry.id), row[0]), (entry.id, False)
+    known = _known_file(connection, entry)
     if known is not None:
-        return known, False
+        return known, None
+    first = _first_with_key(connection, entry)
+    if first is not None:
+        return _accept_alias(connection, entry, *first)
     name = _insert_job(connection, entry)
     job = submission.job
     rows = [
@@ -55,7 +62,7 @@ def accept_job(connection: apsw.Connection, entry: Entry, again: bool = False) -
     )
     if len(job.content) <= PIECE:
         connection.execute("INSERT INTO content VALUES (?, ?)", (entry.id, job.content))
-    return Accepted(id_text(entry.id), name), True
+    return Accepted(id_text(entry.id), name), (entry.id, False)
 
 
 def insert_piece(connection: apsw.Connection, job: int, number: int, data: bytes | memoryview) -> None:
@@ -67,9 +74,7 @@ def _insert_job(connection: apsw.Connection, entry: Entry) -> str:
     submission, job, source = entry.submission, entry.submission.job, entry.submission.source
     content = job.content
     id = id_text(entry.id)
-    name = result_name(submission.name, id)
-    if submission.name_taken or not _free_name(connection, name):
-        name = result_name(submission.name, id, taken=True)
+    name = _name_for(connection, submission, id)
     connection.execute(
         "INSERT INTO job (id, name, result, state, sender, accepted_at, begins_at, expires_at, in_doubt, size,"
         " eight_bit, pieces, tags, key, inode, mtime_ns, octets, file, shown)"
@@ -98,8 +103,28 @@ def _insert_job(connection: apsw.Connection, entry: Entry) -> str:
     return name
 
 
+def _name_for(connection: apsw.Connection, submission: Submission, id: str) -> str:
+    name = result_name(submission.name, id)
+    if submission.name_taken or not _free_name(connection, name):
+        return result_name(submission.name, id, taken=True)
+    return name
+
+
 def _free_name(connection: apsw.Connection, name: str) -> bool:
     """Whether a result may be called so: no job has the name, or one whose result is written and, so, was removed."""
+    return _free_of_aliases(connection, name) and _free_of_jobs(connection, name)
+
+
+def _free_of_aliases(connection: apsw.Connection, name: str) -> bool:
+    over = (
+        "job IN (SELECT id FROM job WHERE finished_at IS NOT NULL)"
+        " AND NOT EXISTS (SELECT 1 FROM owed WHERE owed.job = alias.job)"
+    )
+    connection.execute(f"DELETE FROM alias WHERE result = ? AND {over}", (name,))  # noqa: S608 (the words above)
+    return not connection.execute("SELECT 1 FROM alias WHERE result = ?", (name,)).fetchone()
+
+
+def _free_of_jobs(connection: apsw.Connection, name: str) -> bool:
     former = connection.execute(
         "SELECT id, name, finished_at IS NOT NULL AND NOT EXISTS (SELECT 1 FROM owed WHERE owed.job = job.id)"
         " FROM job WHERE result = ?",
@@ -115,20 +140,44 @@ def _free_name(connection: apsw.Connection, name: str) -> bool:
     return bool(over)
 
 
-def _known(connection: apsw.Connection, entry: Entry) -> Accepted | None:
-    source, key = entry.submission.source, entry.submission.job.key
-    row = None
-    if source is not None:
-        row = connection.execute(
-            "SELECT id, result FROM job WHERE inode = ? AND mtime_ns = ? AND octets = ? AND file = ?",
-            (source.inode, source.mtime_ns, source.size, source.name),
-        ).fetchone()
-    if row is None and key is not None:
-        row = connection.execute(
-            "SELECT id, result FROM job WHERE key = ? AND (accepted_at > ? OR finished_at IS NULL)",
-            (key, entry.at - KEY_KEPT),
-        ).fetchone()
+def _known_file(connection: apsw.Connection, entry: Entry) -> Accepted | None:
+    """The job that this very file is already."""
+    source = entry.submission.source
+    if source is None:
+        return None
+    row = connection.execute(
+        "SELECT id, result FROM job WHERE inode = ? AND mtime_ns = ? AND octets = ? AND file = ?",
+        (source.inode, source.mtime_ns, source.size, source.name),
+    ).fetchone()
     return None if row is None else Accepted(id_text(row[0]), row[1], known=True)
+
+
+def _first_with_key(connection: apsw.Connection, entry: Entry) -> tuple[int, str, bool] | None:
+    """The job that had this key before: its number, its result's name, whether it has ended."""
+    key = entry.submission.job.key
+    if key is None:
+        return None
+    row: tuple[int, str, bool] | None = connection.execute(
+        "SELECT id, result, finished_at IS NOT NULL FROM job"
+        " WHERE key = ? AND (accepted_at > ? OR finished_at IS NULL) ORDER BY id LIMIT 1",
+        (key, entry.at - KEY_KEPT),
+    ).fetchone()
+    return row
+
+
+def _accept_alias(
+    connection: apsw.Connection, entry: Entry, first: int, result: str, ended: bool
+) -> tuple[Accepted, Changed]:
+    """Let the first job's result be shown under this one's name, too; the same name is shown anew."""
+    submission = entry.submission
+    own = result_name(submission.name, id_text(entry.id))
+    if (
+        own != result
+        and not connection.execute("SELECT 1 FROM alias WHERE result = ? AND job = ?", (own, first)).fetchone()
+    ):
+        own = _name_for(connection, submission, id_text(entry.id))
+        connection.execute("INSERT INTO alias VALUES (?, ?) ON CONFLICT DO NOTHING", (own, first))
+    return Accepted(id_text(first), own, known=True), (first, bool(ended))
 
 
 def result_name(name: str, id: str, *, taken: bool = False) -> str:

@@ -94,7 +94,10 @@ def _release(connection: apsw.Connection, job: int, site: str | None, now: float
         " WHERE job = ?1 AND (?2 IS NULL OR site = ?2) AND (state = 2 OR hold)",
         (job, site, now),
     )
-    return bool(connection.changes())
+    released = bool(connection.changes())
+    if released:  # whoever held it, and why: somebody has looked at it
+        connection.execute("UPDATE job SET deaths = 0, died_in = NULL WHERE id = ? AND deaths > 0", (job,))
+    return released
 
 
 def _remove(connection: apsw.Connection, job: int, site: str | None, now: float) -> bool:
@@ -194,9 +197,11 @@ def purge_slice(
     kept = {row[0] for row in rows if row[2] is not None and present(Source(row[2], row[3], row[4], row[5]))}
     connection.executemany("UPDATE job SET finished_at = ? WHERE id = ?", [(now, job) for job in kept])
     gone = [(row[0],) for row in rows if row[0] not in kept]
-    for table, column in (("job", "id"), ("recipient", "job"), ("owed", "job")):
+    names = [row[1] for row in rows if row[0] not in kept]
+    names += [name for job in gone for (name,) in connection.execute("SELECT result FROM alias WHERE job = ?", job)]
+    for table, column in (("job", "id"), ("recipient", "job"), ("owed", "job"), ("alias", "job")):
         connection.executemany(f"DELETE FROM {table} WHERE {column} = ?", gone)  # noqa: S608 (names from the line above)
-    return [row[1] for row in rows if row[0] not in kept], len(rows) == SLICE
+    return names, len(rows) == SLICE
 
 
 def drop_left_pieces(connection: apsw.Connection, after: int, staging: Container[int]) -> int | None:

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import os
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable
 from typing import Final
 
 import msgspec
@@ -28,9 +28,10 @@ from service.journal import Journal
 from service.message.job import Job, JobError
 from service.queue.attachments import InThread, without_attachments
 from service.queue.drop import TAKEN, DropDirectory, DroppedFile, Identity, NotYet, Refused, Stuck, printable
-from service.queue.inotify import CLOSE_WRITE, MOVED_TO, Inotify
+from service.queue.lastwork import IN_THREAD, LastWork
 from service.queue.layout import Layout
 from service.queue.store import Accepted, Source, Store, StoreFailed, Submission
+from service.queue.watch import Watch
 
 _BATCH: Final = 100
 _BATCH_OCTETS: Final = 8 * 1024 * 1024
@@ -38,10 +39,11 @@ _BATCHES: Final = 2  # under way at once
 _SLICE: Final = 0.004  # seconds of work in one turn
 _LARGE: Final = 1024 * 1024
 _LARGE_STRUCTURED: Final = 32 * 1024  # of JSON and YAML, which take longer
-_SCAN_EVERY: Final = 30.0
-_SCAN_SLICE: Final = 500
 _QUIET: Final = 1.0  # seconds for which a file has to stay the same where the kernel cannot tell who writes it
 _LATER: Final = 1.0
+_IS_DEADLY: Final = (
+    "deferd has died twice while it read this file, which is a fault of deferd's: drop it in another form"
+)
 
 
 class _Read(msgspec.Struct, frozen=True):
@@ -54,7 +56,8 @@ class Intake:
 
     `read(name, octets)` makes a job of a file or raises `JobError`; `wants(name)` tells whether a file of this name is
     a job at all; `site_of(address)` names a recipient's site; `accepted(sites)` is called when jobs for them are
-    durable; `unique` gives a new id's text at each call.
+    durable; `unique` gives a new id's text at each call; `last_work` notes what is being read, in case we die over it,
+    and `deadly` are the files over which that has happened too often.
     """
 
     def __init__(
@@ -70,6 +73,8 @@ class Intake:
         site_of: Callable[[str], str],
         accepted: Callable[[Iterable[str]], object],
         unique: Callable[[], str],
+        last_work: LastWork,
+        deadly: Collection[Source] = (),
     ) -> None:
         self._reactor = reactor
         self._store = store
@@ -81,6 +86,8 @@ class Intake:
         self._site_of = site_of
         self._accepted = accepted
         self._unique = unique
+        self._last_work = last_work
+        self._deadly = deadly
         self._names: OrderedDict[str, bool] = OrderedDict()  # to be looked at; True: its writer has closed it
         self._later: set[str] = set()
         self._busy: dict[str, bool] = {}  # being taken; True: something has happened to the name meanwhile
@@ -92,76 +99,48 @@ class Intake:
         self._attaching: set[str] = set()  # of them those that asked for an attachment
         self._work: TimerHandle | None = None
         self._retry: TimerHandle | None = None
-        self._scan_timer: TimerHandle | None = None
-        self._scanning: Iterator[os.DirEntry[str]] | None = None
-        self._inotify: Inotify | None = None
         self._running = False
+        self._watch = Watch(
+            reactor,
+            journal,
+            layout.new,
+            noticed=self._noticed,
+            found=self._found,
+            begins=self._forget_stuck,
+            passed=self._go_on,
+            crowded=lambda: len(self._names) > 10 * _BATCH,
+        )
 
     # Noticing
 
     def start(self) -> None:
         """Watch new/ and take what is in it."""
         self._running = True
-        try:
-            self._inotify = Inotify(self._layout.new)
-            self._reactor.add_reader(self._inotify.fileno(), self._noticed)
-        except OSError as error:
-            self._journal.tell("watch_failed", why=str(error))
-        self.scan()
+        self._watch.start()
 
     def stop(self) -> None:
         """Take nothing more. What is on its way into the store gets there."""
         self._running = False
-        if self._inotify is not None:
-            self._reactor.remove_reader(self._inotify.fileno())
-            self._inotify.close()
-            self._inotify = None
-        for timer in (self._work, self._retry, self._scan_timer):
+        self._watch.stop()
+        for timer in (self._work, self._retry):
             if timer is not None:
                 timer.cancel()
 
     def scan(self) -> None:
-        """Look through new/, some entries a turn, and again after a while."""
-        if not self._running or self._scanning is not None:
-            return
-        self._stuck = {name: was for name, was in self._stuck.items() if self._drop.status(name) == was}
-        try:
-            self._scanning = iter(os.scandir(self._layout.new))
-        except OSError as error:
-            self._journal.tell("file_stuck", name="new/", why=f"it cannot be read ({error.strerror})")
-        self._scan_some()
+        """Look through new/ now."""
+        self._watch.scan()
 
-    def _scan_some(self) -> None:
-        if not self._running:
-            return
-        if len(self._names) > 10 * _BATCH:  # what was found before comes first
-            self._scan_timer = self._reactor.call_later(0.01, self._scan_some)
-            return
-        for _ in range(_SCAN_SLICE):
-            entry = next(self._scanning, None) if self._scanning is not None else None
-            if entry is None:
-                self._scanning = None
-                every = _SCAN_EVERY if self._inotify is not None else _LATER
-                self._scan_timer = self._reactor.call_later(every, self.scan)
-                break
-            if entry.name.startswith(TAKEN):  # left over by a crash: as nobody knows whether it is another
-                self._drop.put_back(entry.name)
-            elif self._wants(entry.name) and entry.name not in self._busy:
-                self._names.setdefault(entry.name, False)
-        else:
-            self._scan_timer = self._reactor.call_soon(self._scan_some)
-        self._go_on()
+    def _noticed(self, name: str, closed: bool) -> None:
+        if name in self._busy:
+            self._busy[name] = True
+        elif self._wants(name):
+            self._names[name] = closed or self._names.get(name, False)
 
-    def _noticed(self) -> None:
-        for event in self._inotify.read() if self._inotify is not None else ():
-            if event.overflow:
-                self.scan()
-            elif event.name in self._busy:
-                self._busy[event.name] = True
-            elif self._wants(event.name):
-                closed = bool(event.mask & (CLOSE_WRITE | MOVED_TO))
-                self._names[event.name] = closed or self._names.get(event.name, False)
-        self._go_on()
+    def _found(self, name: str) -> None:
+        if name.startswith(TAKEN):  # left over by a crash: as nobody knows whether it is another
+            self._drop.put_back(name)
+        elif self._wants(name) and name not in self._busy:
+            self._names.setdefault(name, False)
 
     # Taking
 
@@ -210,10 +189,15 @@ class Intake:
         if self._passed_over(file, closed):
             file.close()
             return None
+        if file.source in self._deadly:
+            file.close()
+            self._reject(name, file.identity, _IS_DEADLY)
+            return None
         if name in self._attaching or file.size > (_LARGE if name.endswith(".eml") else _LARGE_STRUCTURED):
             self._take_large(file, closed)
             return None
         self._busy[name] = False
+        self._last_work.reading(file.source)
         try:
             return self._submission(file, without_attachments(self._read, name, file.read()))
         except InThread:
@@ -225,6 +209,7 @@ class Intake:
             self._read_failed(file, Failure())
             return None
         finally:
+            self._last_work.read()
             file.close()
 
     def _passed_over(self, file: DroppedFile, closed: bool) -> bool:
@@ -260,10 +245,12 @@ class Intake:
         self._attaching.discard(file.name)
 
         def done(_: object) -> None:
+            self._last_work.read(IN_THREAD)
             file.close()
             self._large -= 1
             self._go_on()
 
+        self._last_work.reading(file.source, IN_THREAD)
         d = self._reactor.defer_to_thread(lambda: self._read(file.name, file.read()))
         d.add_callback(lambda job: self._offer([self._submission(file, job)]))
         d.add_errback(lambda failure: self._read_failed(file, failure))
@@ -378,6 +365,9 @@ class Intake:
         if status is not None:
             self._stuck[name] = status
         self._journal.tell("file_stuck", name=printable(name), why=why)
+
+    def _forget_stuck(self) -> None:
+        self._stuck = {name: was for name, was in self._stuck.items() if self._drop.status(name) == was}
 
     def _release(self, name: str) -> None:
         if self._busy.pop(name, False):  # a new file of this name came while the former was being taken

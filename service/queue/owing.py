@@ -21,11 +21,12 @@ Changed = tuple[int, bool]
 
 
 class OwedResult(msgspec.Struct, frozen=True):
-    """A result file to be written: `name` is without its ending, `version` tells which state the view shows."""
+    """What is to be written of a job: `names` are those of the files, without their ending: its own, then those of jobs
+    with its key that were not taken again. `version` tells which state the view shows."""
 
     job: int
     version: int
-    name: str
+    names: tuple[str, ...]
     view: JobView
 
 
@@ -50,7 +51,8 @@ def owed_results(connection: apsw.Connection, jobs: Iterable[int]) -> list[OwedR
         row = connection.execute("SELECT version FROM owed WHERE job = ?", (job,)).fetchone()
         standing = view(connection, job) if row else None
         if row and standing:
-            found.append(OwedResult(job, row[0], *standing))
+            aliases = connection.execute("SELECT result FROM alias WHERE job = ? ORDER BY result", (job,))
+            found.append(OwedResult(job, row[0], (standing[0], *(name for (name,) in aliases)), standing[1]))
     return found
 
 

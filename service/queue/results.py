@@ -145,7 +145,7 @@ class ResultWriter:
 
     def _put_off(self, owed: OwedResult, why: str) -> None:
         """Try this one again later, and the others beside it; at the end not at all: the next start does."""
-        self._tell_failed(owed.name, why)
+        self._tell_failed(owed.names[0], why)
         if self._stopped is not None:
             return
         if not self._late:
@@ -176,16 +176,22 @@ class ResultWriter:
 
 
 def write_result(directory: Path, owed: OwedResult) -> None:
-    """Write this file and rename it into place. Raises `OSError`."""
-    temporary = f"{directory}/.{id_text(owed.job)}.tmp"  # the name itself may be as long as a name can be
+    """Write this result under each of its names. Raises `OSError`."""
+    data = _encode(owed.view) + b"\n"
+    for name in owed.names:
+        _write(directory, name, owed.job, data)
+
+
+def _write(directory: Path, name: str, job: int, data: bytes) -> None:
+    """Write a file and rename it into place."""
+    temporary = f"{directory}/.{id_text(job)}.tmp"  # the name itself may be as long as a name can be
     fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o640)
     try:
-        data = _encode(owed.view) + b"\n"
         if os.write(fd, data) < len(data):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     finally:
         os.close(fd)
-    os.rename(temporary, f"{directory}/{owed.name}.json")  # noqa: PTH104 (two paths a file would cost as much as the file)
+    os.rename(temporary, f"{directory}/{name}.json")  # noqa: PTH104 (two paths a file would cost as much as the file)
 
 
 def old_results(directory: Path, before: float) -> list[str]:

@@ -5,6 +5,8 @@
     delivery   (job, site): the waiting recipients that travel together; gone when none of them waits
     content    the message of a job that fits in one piece; gone when the job ends
     piece      the message of a larger job, in rows of 256 KiB; pieces without an unfinished job are left-overs
+    alias      further results of a job: of jobs with its key that were not taken again
+    suspect    dropped files over which a daemon has died, while it read them
     owed       jobs whose result file does not yet show how they stand
     retried    sites that a command asked to be tried now
     tally      how many jobs there are in each state, kept by triggers, so that nobody counts a million rows
@@ -25,7 +27,7 @@ import apsw
 
 from service.queue.store import StoreFailed
 
-VERSION: Final = 1
+VERSION: Final = 2
 PIECE: Final = 256 * 1024
 """Octets of content in one row: content up to this size is one piece and travels with its claim."""
 
@@ -56,6 +58,8 @@ CREATE TABLE job (
     pieces INTEGER NOT NULL,
     tags TEXT NOT NULL,          -- a JSON object
     key TEXT,
+    deaths INTEGER NOT NULL DEFAULT 0,   -- how often a daemon died at work on it, in the same phase
+    died_in TEXT,                        -- after which; NULL: it is not known
     inode INTEGER, mtime_ns INTEGER, octets INTEGER, file TEXT   -- the dropped file
 ) STRICT;
 CREATE INDEX job_state ON job (state);
@@ -91,10 +95,10 @@ CREATE TABLE delivery (
     due REAL NOT NULL,
     attempts INTEGER NOT NULL DEFAULT 0,
     rested INTEGER NOT NULL DEFAULT 0,   -- whether due is the end of its site's rest
-    doubts INTEGER NOT NULL DEFAULT 0,   -- confirmations lost after the final dot
+    doubts INTEGER NOT NULL DEFAULT 0,   -- how often a server may have got it and nobody knows
     warned INTEGER NOT NULL DEFAULT 0,
     lease INTEGER NOT NULL DEFAULT 0,    -- which claim has it: a settlement counts only for the claim it answers
-    started INTEGER NOT NULL DEFAULT 0,  -- claims since the last settlement: more than one, and a daemon died in one
+    dot TEXT,                            -- the host that the final dot may have gone to, until this is settled
     hold INTEGER NOT NULL DEFAULT 0,     -- to be held as soon as its claim ends
     PRIMARY KEY (job, site)
 ) STRICT, WITHOUT ROWID;
@@ -104,6 +108,12 @@ CREATE TABLE content (job INTEGER PRIMARY KEY, data BLOB NOT NULL) STRICT;
 CREATE TABLE piece (
     job INTEGER NOT NULL, number INTEGER NOT NULL, data BLOB NOT NULL, PRIMARY KEY (job, number)
 ) STRICT;
+CREATE TABLE alias (result TEXT PRIMARY KEY, job INTEGER NOT NULL) STRICT, WITHOUT ROWID;
+CREATE INDEX alias_job ON alias (job);
+CREATE TABLE suspect (
+    file TEXT NOT NULL, inode INTEGER NOT NULL, mtime_ns INTEGER NOT NULL, octets INTEGER NOT NULL,
+    deaths INTEGER NOT NULL, at REAL NOT NULL, PRIMARY KEY (file, inode, mtime_ns, octets)
+) STRICT, WITHOUT ROWID;
 CREATE TABLE owed (job INTEGER PRIMARY KEY, version INTEGER NOT NULL) STRICT;
 CREATE TABLE retried (site TEXT PRIMARY KEY) STRICT, WITHOUT ROWID;
 """
@@ -180,6 +190,11 @@ def _check_version(connection: apsw.Connection, path: Path) -> None:
     version = connection.pragma("user_version")
     if version == 0:
         raise StoreFailed(f"{path} is not yet a queue: start deferd first")
+    if version < VERSION:
+        raise StoreFailed(
+            f"{path} was written by an older deferd, before the first release (schema {version}, known {VERSION}):"
+            " let that one deliver what is in it, then move it aside"
+        )
     if version > VERSION:
         raise StoreFailed(f"{path} was written by a newer deferd (schema {version}, known {VERSION}): upgrade this one")
 

@@ -43,7 +43,7 @@ def claim_due(
             return claims
     claims = _claims(connection, _DUE, (site, now, limit), lease)
     connection.executemany(
-        "UPDATE delivery SET state = 1, lease = ?, started = started + 1 WHERE job = ? AND site = ?",
+        "UPDATE delivery SET state = 1, lease = ? WHERE job = ? AND site = ?",
         [(lease, id_number(claim.id), site) for claim in claims],
     )
     return claims
@@ -61,20 +61,22 @@ def _claims(connection: apsw.Connection, query: str, bindings: tuple[Any, ...], 
     return claims
 
 
-def release_leases(connection: apsw.Connection, now: float) -> int:
-    """Make due what a former process had claimed; return how many messages that were."""
-    connection.execute("UPDATE delivery SET state = 2, lease = 0, hold = 0 WHERE state = 1 AND hold = 1")
-    connection.execute("UPDATE delivery SET state = 0, lease = 0, due = min(due, ?) WHERE state = 1", (now,))
-    return connection.changes()
-
-
 def unclaim(connection: apsw.Connection, claims: Iterable[Claim]) -> None:
     """Give claims back untried."""
     connection.executemany(
-        "UPDATE delivery SET state = iif(hold, 2, 0), hold = 0, lease = 0, started = started - 1"
+        "UPDATE delivery SET state = iif(hold, 2, 0), hold = 0, lease = 0, dot = NULL"
         " WHERE job = ? AND site = ? AND state = 1 AND lease = ?",
         [(id_number(claim.id), claim.site, claim.lease) for claim in claims],
     )
+
+
+def mark_dot(connection: apsw.Connection, claim: Claim, host: str) -> bool:
+    """Note that the final dot of this claim may be on its way to `host`; False where the claim is gone."""
+    connection.execute(
+        "UPDATE delivery SET dot = ? WHERE job = ? AND site = ? AND state = 1 AND lease = ?",
+        (host, id_number(claim.id), claim.site, claim.lease),
+    )
+    return bool(connection.changes())
 
 
 def settle_one(connection: apsw.Connection, settlement: Settlement) -> JobState | None:
@@ -93,7 +95,7 @@ def settle_one(connection: apsw.Connection, settlement: Settlement) -> JobState 
     if connection.execute(_WAITING + " LIMIT 1", (job, site)).fetchone():
         due = settlement.at if settlement.due is None else settlement.due
         connection.execute(
-            "UPDATE delivery SET state = iif(hold OR ?, 2, 0), hold = 0, lease = 0, started = 0, due = ?,"
+            "UPDATE delivery SET state = iif(hold OR ?, 2, 0), hold = 0, lease = 0, dot = NULL, due = ?,"
             " attempts = ?, warned = max(warned, ?), doubts = doubts + ?, rested = ?"
             " WHERE job = ? AND site = ?",
             (settlement.hold, due, attempts, settlement.warned, settlement.doubt, settlement.rested, job, site),

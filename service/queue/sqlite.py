@@ -18,12 +18,14 @@ from deferred.defer import Deferred, execute, gather_results, inline_callbacks
 from deferred.interfaces import Reactor
 from service.journal import Journal
 from service.queue import changing, looking, owing
-from service.queue.accepting import Entry, accept_job, insert_piece
+from service.queue.accepting import Entry, accept_job
+from service.queue.aftermath import NOTHING, Aftermath, AtWork, sort_out
 from service.queue.commit import GroupCommit
 from service.queue.ids import Ids, id_number, id_text
 from service.queue.owing import Changed, OwedResult, ResultPolicy
-from service.queue.schema import FAULTS, PIECE, explain, open_reader
-from service.queue.settling import claim_due, release_leases, settle_one, sites_now, unclaim
+from service.queue.schema import FAULTS, explain, open_reader
+from service.queue.settling import claim_due, mark_dot, settle_one, sites_now, unclaim
+from service.queue.staging import HEAVY, Staging
 from service.queue.store import (
     Accepted,
     Change,
@@ -43,10 +45,8 @@ T = TypeVar("T")
 
 DATABASE: Final = "queue.db"
 _LOOK_TIMEOUT: Final = 0.05  # a look waits only while another process recovers the log
-_STAGED: Final = 4  # pieces of a large content in one operation: 1 MiB
 _OPEN: Final = ("queued", "held")
 _ALL_LEASES: Final = 1 << 63
-_HEAVY: Final = 200  # what such an operation costs, in messages
 
 
 class SQLiteStore:
@@ -66,8 +66,12 @@ class SQLiteStore:
         *,
         results: ResultPolicy = "all",
         present: Callable[[Source], bool] = lambda _: False,
+        before: AtWork = NOTHING,
     ) -> None:
-        """Open the database and make due what a former process had in flight. Raises `StoreFailed`."""
+        """Open the database, and take back what a former process had in flight: due at once, or held (`aftermath`).
+
+        `before` is what that process was at work on when it died. Raises `StoreFailed`.
+        """
         self.results: ResultPolicy = results
         self.changed: Callable[[Sequence[Changed]], None] = lambda _: None
         self.present = present
@@ -75,8 +79,6 @@ class SQLiteStore:
         self._reactor = reactor
         self._commit = GroupCommit(path, reactor, journal)
         self._look = open_reader(path, busy_timeout=_LOOK_TIMEOUT)
-        now = reactor.wall_time()
-        self.released: int = self._commit.now(lambda connection: release_leases(connection, now))
         last = self._look.execute(
             "SELECT max(ifnull(max(id), 0), (SELECT ifnull(max(job), 0) FROM piece)) FROM job"
         ).get
@@ -84,9 +86,14 @@ class SQLiteStore:
         self._site_of: Callable[[str], str] = lambda address: address
         self._rerouted = 0  # claims with an older lease were made by former routes
         self._pass = 0  # the number of the latest reroute
-        self._staging: set[int] = set()
-        self._sweeping = False
-        self._sweep()
+        self._staging = Staging(self._commit)
+        self.aftermath: Aftermath = self._commit.now(lambda connection: self._take_back(connection, before))
+        self._staging.sweep()
+
+    def _take_back(self, connection: apsw.Connection, before: AtWork) -> Aftermath:
+        aftermath = sort_out(connection, before, self._reactor.wall_time(), self.present)
+        self._owe(connection, [(number, False) for held in aftermath.held if (number := id_number(held.id))])
+        return aftermath
 
     @property
     def healthy(self) -> bool:
@@ -103,44 +110,27 @@ class SQLiteStore:
         """Take these jobs, all or none; fire when they are durable."""
         entries = [self._entry(submission) for submission in submissions]
 
-        def run(connection: apsw.Connection, again: bool) -> list[tuple[Accepted, bool]]:
+        def run(connection: apsw.Connection, again: bool) -> tuple[list[Accepted], Sequence[Changed]]:
             done = [accept_job(connection, entry, again) for entry in entries]
-            self._owe(connection, [(entry.id, False) for entry, (_, new) in zip(entries, done, strict=True) if new])
-            return done
+            changed = self._owe(connection, [changed for _, changed in done if changed is not None])
+            return [accepted for accepted, _ in done], changed
+
+        def tell(done: tuple[list[Accepted], Sequence[Changed]]) -> list[Accepted]:
+            self._tell(done[1], False)
+            return done[0]
 
         d = self._commit.submit(run, cost=len(entries))
-        return d.add_both(self._unstage, entries).add_callback(self._accepted, entries)
+        return d.add_both(self._unstage, entries).add_callback(tell)
 
     def _entry(self, submission: Submission) -> Entry:
         """Settle what is decided once, and put a large content into the store ahead, a little in each transaction."""
         entry = Entry(self._ids.mint(), self._reactor.wall_time(), submission)
-        content = memoryview(submission.job.content)
-        count = -(-len(content) // PIECE)
-        if count > 1:
-            self._staging.add(entry.id)
-            for first in range(0, count, _STAGED):
-                self._stage(entry.id, content, range(first, min(first + _STAGED, count)))
+        self._staging.stage(entry)
         return entry
 
-    def _stage(self, job: int, content: memoryview, numbers: range) -> None:
-        def run(connection: apsw.Connection, _: bool) -> None:
-            for number in numbers:
-                insert_piece(connection, job, number, content[number * PIECE : (number + 1) * PIECE])
-
-        # Where this fails for good the store has been closed, and the job's own insertion fails with it.
-        self._commit.submit(run, cost=_HEAVY, last=True).add_errback(lambda _: None)
-
     def _unstage(self, result: Any, entries: Iterable[Entry]) -> Any:
-        large = self._staging.intersection(entry.id for entry in entries)
-        if large:
-            self._staging -= large
-            self._sweep()
+        self._staging.unstage(entries)
         return result
-
-    def _accepted(self, done: list[tuple[Accepted, bool]], entries: list[Entry]) -> list[Accepted]:
-        if self.results == "all":
-            self.changed([(entry.id, False) for entry, (_, new) in zip(entries, done, strict=True) if new])
-        return [accepted for accepted, _ in done]
 
     # Handing out and settling
 
@@ -168,6 +158,15 @@ class SQLiteStore:
             raise LookupError(f"piece {piece} of the message is gone: its job has ended")
         data: bytes = row[0]
         return data
+
+    def mark(self, claim: Claim, host: str) -> Deferred[None]:
+        """Note that the final dot may go out to `host` now. Fails with `LookupError` where the claim is gone."""
+
+        def run(connection: apsw.Connection, _: bool) -> None:
+            if not mark_dot(connection, claim, host):
+                raise LookupError("the message is gone: its job has ended")
+
+        return self._commit.submit(run)
 
     def settle(self, settlements: Sequence[Settlement]) -> Deferred[list[Settled]]:
         """Write what became of these claims; fire, when that is durable, with how each left its job."""
@@ -259,7 +258,7 @@ class SQLiteStore:
         def run(connection: apsw.Connection, _: bool) -> list[str]:
             return [str(site) for (site,) in connection.execute("DELETE FROM retried RETURNING site").fetchall()]
 
-        self._sweep()  # another process may have removed large jobs
+        self._staging.sweep()  # another process may have removed large jobs
         return self._commit.submit(run)
 
     @inline_callbacks
@@ -283,7 +282,7 @@ class SQLiteStore:
                         return None, 0, False
                     return changing.reroute_slice(connection, state, after, site_of, self._reactor.wall_time())
 
-                after, slice_moved, slice_passed = yield self._commit.submit(run, cost=_HEAVY)
+                after, slice_moved, slice_passed = yield self._commit.submit(run, cost=HEAVY)
                 moved += slice_moved
                 passed = passed or slice_passed
         if this == self._pass:
@@ -302,7 +301,7 @@ class SQLiteStore:
         names: list[str] = []
         more = True
         while more:
-            gone, more = yield self._commit.submit(run, cost=_HEAVY)
+            gone, more = yield self._commit.submit(run, cost=HEAVY)
             names += gone
         return names
 
@@ -323,7 +322,8 @@ class SQLiteStore:
 
     def keeps(self, result: str) -> bool:
         """Whether a job whose result has this name is still known."""
-        return self._look.execute("SELECT 1 FROM job WHERE result = ?", (result,)).fetchone() is not None
+        query = "SELECT 1 FROM job WHERE result = ?1 UNION ALL SELECT 1 FROM alias WHERE result = ?1"
+        return self._look.execute(query, (result,)).fetchone() is not None
 
     # Looking
 
@@ -376,22 +376,4 @@ class SQLiteStore:
         if changed:
             self.changed(changed)
         if sweep:
-            self._sweep()
-
-    def _sweep(self) -> None:
-        """Drop, a little in each transaction, pieces of content that belong to no unfinished job."""
-        if not self._sweeping:
-            self._sweeping = True
-            self._sweep_on(0)
-
-    def _sweep_on(self, after: int | None) -> None:
-        if after is None:
-            self._sweeping = False
-            return
-        start = after
-
-        def run(connection: apsw.Connection, _: bool) -> int | None:
-            return changing.drop_left_pieces(connection, start, self._staging)
-
-        d = self._commit.submit(run, cost=_HEAVY)
-        d.add_callbacks(self._sweep_on, lambda _: self._sweep_on(None))
+            self._staging.sweep()

@@ -60,8 +60,9 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True):
 
     Claims made together share a `lease`; `id` and `site` together name one, and only one is out at a time.
 
-    `attempts` counts those used up before this one, `doubts` how often the server vanished after the final dot, so that
-    nobody knows whether it has the message. Its age counts from `begins_at`: its acceptance, or its `not_before`.
+    `attempts` counts those used up before this one, `doubts` how often the server vanished after the final dot, or the
+    daemon died, so that somebody may have the message and nobody knows. Its age counts from `begins_at`: its
+    acceptance, or its `not_before`.
     `content` is the whole content where it is small (one piece), else None: then it is read a piece at a time with
     `Store.read`.
     """
@@ -181,6 +182,10 @@ class Store(Protocol):
 
     def read(self, claim: Claim, piece: int) -> Deferred[bytes]:
         """The content's piece number `piece`, from 0."""
+
+    def mark(self, claim: Claim, host: str) -> Deferred[None]:
+        """Note that the final dot may go out to `host` now, so that the message is held, in doubt, if we die before it
+        is settled. Fails with `LookupError` where the claim is gone."""
 
     def settle(self, settlements: Sequence[Settlement]) -> Deferred[list[Settled]]:
         """Write what became of these claims; fire, when that is durable, with how each left its job."""

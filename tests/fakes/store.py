@@ -72,6 +72,7 @@ class MemoryStore:
         self.deliveries: dict[int, Delivery] = {}
         self.settled: list[Settlement] = []
         self.unclaimed: list[Claim] = []
+        self.marked: list[tuple[str, str]] = []
         self.reports: list[Submission] = []
         self._clock = clock
         self._lease = 0
@@ -157,6 +158,9 @@ class MemoryStore:
             return fail(StoreFailed("the disk is gone"))
         content = self.jobs[claim.id].submission.job.content
         return succeed(content[piece * self.piece : (piece + 1) * self.piece])
+
+    def mark(self, claim: Claim, host: str) -> Deferred[None]:
+        return self._commit(lambda: self.marked.append((claim.id, host)))
 
     def settle(self, settlements: Sequence[Settlement]) -> Deferred[list[Settled]]:
         return self._commit(lambda: [self._settle(settlement) for settlement in settlements])

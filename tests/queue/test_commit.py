@@ -174,4 +174,4 @@ def test_a_claim_that_comes_while_the_store_is_closed_can_still_be_given_back(re
     assert reactor.wait(store.accept([submission()]).add_errback(lambda failure: failure.value), 1).args
     reactor.wait(closed, 1)
     assert given_back == [["a.example"]]
-    assert open_store().released == 0
+    assert open_store().aftermath.in_flight == 0

@@ -56,7 +56,7 @@ def test_a_killed_process_has_lost_nothing_that_it_told(reactor, open_store, tmp
     assert claimed
     reactor.set_wall_time(reactor.wall_time() + 10 * 365 * 86400)  # whatever this test's clock says, they are due
     store = open_store()
-    assert store.released >= len(claimed)
+    assert store.aftermath.in_flight >= len(claimed)
     again = {claim.id for claim in reactor.wait(store.claim("a", 10_000))}
     assert told <= again
     assert claimed <= again

@@ -11,10 +11,10 @@ from itertools import count
 import pytest
 
 from service.message.job import Job, JobError
-from service.queue import intake as intake_module
 from service.queue.drop import DropDirectory
 from service.queue.inotify import Event
 from service.queue.intake import Intake
+from service.queue.lastwork import LastWork
 from service.queue.layout import prepare
 from service.queue.sqlite import SQLiteStore
 
@@ -41,6 +41,8 @@ class World:
             site_of=lambda address: address.split("@")[1],
             accepted=lambda sites: self.woken.append(list(sites)),
             unique=lambda: f"id{next(serial)}",
+            last_work=LastWork(tmp_path),
+            deadly=self.store.aftermath.deadly,
         )
 
     def read(self, name, data):
@@ -137,15 +139,14 @@ def test_an_overflow_of_inotify_is_a_scan(begun, monkeypatch):
     """When the kernel dropped events, new/ is looked through at once."""
     begun.reactor.advance(31)
     begun.put("lost.eml")
-    monkeypatch.setattr(begun.intake._inotify, "read", lambda: [Event("", 0x4000)])
-    begun.intake._scan_timer = None
+    monkeypatch.setattr(begun.intake._watch._inotify, "read", lambda: [Event("", 0x4000)])
     begun.look()
     assert begun.jobs() == ["lost"]
 
 
 def test_without_inotify_new_is_looked_through_each_second(world, monkeypatch):
     """The journal says so; the jobs arrive all the same."""
-    monkeypatch.setattr(intake_module, "Inotify", lambda _: (_ for _ in ()).throw(OSError("no more watches")))
+    monkeypatch.setattr("service.queue.watch.Inotify", lambda _: (_ for _ in ()).throw(OSError("no more watches")))
     world.intake.start()
     world.reactor.settle()
     world.put("hello.eml")

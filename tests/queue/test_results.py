@@ -33,7 +33,7 @@ def written(monkeypatch):
     write = results_module.write_result
 
     def note(directory, owed):
-        names.append(owed.name)
+        names.extend(owed.names)
         write(directory, owed)
 
     monkeypatch.setattr(results_module, "write_result", note)

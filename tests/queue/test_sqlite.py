@@ -157,7 +157,7 @@ def test_what_a_dead_daemon_had_in_flight_is_due_at_once(reactor, open_store, su
     reactor.wait(store.accept([submission()]))
     reactor.wait(store.claim("a.example", 1))
     again = open_store()
-    assert again.released == 1
+    assert again.aftermath.in_flight == 1
     [claim] = reactor.wait(again.claim("a.example", 1))
     assert claim.attempts == 0
 
@@ -393,7 +393,7 @@ def test_owed_results_are_remembered_until_the_right_version_is_written(reactor,
     reactor.wait(store.settle([settlement(claim)]))
     reactor.wait(store.reported([(early.job, early.version)]))
     [late] = open_store().owed_results([job])
-    assert (early.view.state, late.view.state, late.name) == ("queued", "delivered", "hello")
+    assert (early.view.state, late.view.state, late.names) == ("queued", "delivered", ("hello",))
     reactor.wait(store.reported([(late.job, late.version)]))
     assert store.owed_jobs(0, 10) == []
 

@@ -14,6 +14,7 @@ from service.journal import Journal
 from service.message.job import Job
 from service.queue.drop import DropDirectory
 from service.queue.intake import Intake
+from service.queue.lastwork import LastWork
 from service.queue.layout import prepare
 from service.queue.results import ResultWriter
 from service.queue.sqlite import SQLiteStore
@@ -45,6 +46,7 @@ def test_five_hundred_files_become_jobs_with_results(reactor, tmp_path):
         site_of=lambda _: "a.example",
         accepted=lambda _: store.count().queued == 500 and not done.called and done.callback(None),
         unique=lambda: "id",
+        last_work=LastWork(tmp_path),
     )
 
     def put(n):

@@ -107,9 +107,14 @@ def _duplicates_are_explained(books: Books) -> list[str]:
         former, last[key] = last.get(key), taking
         if former is None:
             continue
+        if not _said(books.possible, former, taking):
+            found.append(f"{key} was sent again at {taking.at:.3f} s, and not told to be a possible duplicate")
+        mail = books.mail.get(taking.token)
+        if mail and mail.in_doubt == "hold" and not any(former.at <= at <= taking.at for at in mail.released):
+            found.append(f"{key} was sent again at {taking.at:.3f} s, though it was to be held in doubt")
         if not former.answered:
             books.duplicates["the answer was not heard"] += 1
-            if former.life is taking.life and not _in_doubt(books, former, taking):
+            if former.life is taking.life and not _said(books.doubts, former, taking):
                 found.append(f"{key} was sent again at {taking.at:.3f} s, and not told to be in doubt")
         elif former.life is not taking.life and _died_with(former):
             books.duplicates[f"{former.life.how} before the outcome was written"] += 1
@@ -118,10 +123,11 @@ def _duplicates_are_explained(books: Books) -> list[str]:
     return found
 
 
-def _in_doubt(books: Books, former: Taking, taking: Taking) -> bool:
+def _said(told: list[tuple[float, str, str]], former: Taking, taking: Taking) -> bool:
+    """Whether this was told of the recipient between the two."""
     return any(
         former.at <= time <= taking.at and (token, recipient) == (taking.token, taking.recipient)
-        for time, token, recipient in books.doubts
+        for time, token, recipient in told
     )
 
 
@@ -161,7 +167,8 @@ def _results_agree(simulation: Simulation) -> list[str]:
     found = []
     connection = apsw.Connection(str(simulation.directory / DATABASE), flags=apsw.SQLITE_OPEN_READONLY)
     results = {path.name: path.read_bytes() for path in (simulation.directory / "results").iterdir()}
-    for id, claimed in connection.execute("SELECT id, result FROM job WHERE shown").fetchall():
+    named = "SELECT id, result FROM job WHERE shown UNION ALL SELECT job, result FROM alias"
+    for id, claimed in connection.execute(named).fetchall():
         standing = view(connection, id)
         result = results.pop(f"{claimed}.json", b"nothing")
         if standing is None or msgspec.json.encode(standing[1]) + b"\n" != result:

@@ -24,7 +24,10 @@ class Mail:
     recipients: tuple[str, ...]
     not_before: float | None = None
     key: str | None = None
+    in_doubt: str = "retry"
     removed: bool = False
+    released: list[float] = field(default_factory=list)
+    """When an operator let it go on."""
 
 
 @dataclass
@@ -81,6 +84,8 @@ class Books:
         """A job's id -> the token in its content."""
         self.doubts: list[tuple[float, str, str]] = []
         """(time, token, recipient) of what the daemon said to be in doubt."""
+        self.possible: list[tuple[float, str, str]] = []
+        """(time, token, recipient) of what the daemon said that somebody may get twice."""
         self.lateness: list[float] = []
         """Seconds after its `not_before` that a job was first tried, at each of its sites."""
         self.faults: Counter[str] = Counter()

@@ -39,7 +39,7 @@ def write_job(random: Random, directory: Path, mail: Mail, expires: float | None
         if mail.key is not None:
             job["key"] = mail.key
         if random.random() < 0.2:
-            job["in_doubt"] = "hold"
+            job["in_doubt"] = mail.in_doubt = "hold"
         text = json.dumps(job)  # which is YAML, too
     name = f"{mail.token}.{ending}"
     temporary = directory / "new" / f"{name}.tmp"

@@ -61,6 +61,8 @@ class Listener:
             case "in_doubt":
                 token = books.tokens.get(facts["id"], "?")
                 books.doubts.append((now, token, facts["recipient"]))
+            case "possible_duplicate":
+                books.possible.append((now, books.tokens.get(facts["id"], "?"), facts["recipient"]))
             case "unhandled_error":
                 if not (self.stopping() and "StoreFailed" in str(facts)):  # nothing can be written, and it is said
                     books.violated(now, f"unhandled error: {facts}")

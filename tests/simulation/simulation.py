@@ -232,6 +232,8 @@ class Simulation:
             for each in [job] if one else jobs:
                 if change in ("retry", "release"):  # due now, whatever was said before
                     self.books.mail[each.name].not_before = None
+                if change == "release":
+                    self.books.mail[each.name].released.append(self.world.time())
         self._poke()
 
     def _poke(self) -> None:
@@ -290,6 +292,7 @@ class Simulation:
                 if store.count().held and not self.process.in_transaction:
                     for mail in self.books.mail.values():
                         mail.not_before = None
+                        mail.released.append(self.world.time())
                     store.change("release")
                     self._poke()
             self.world.advance(HOUR)

@@ -1,0 +1,106 @@
+"""Noticing files in new/: inotify tells of each, and a scan, at the start and now and then, finds what it missed."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Final
+
+from deferred.interfaces import Reactor, TimerHandle
+from service.journal import Journal
+from service.queue.inotify import CLOSE_WRITE, MOVED_TO, Inotify
+
+_SCAN_EVERY: Final = 30.0
+_SCAN_SLICE: Final = 500
+_LATER: Final = 1.0
+
+
+class Watch:
+    """Calls `noticed(name, closed)` for each name that comes, and `found(name)` for each that is there.
+
+    `closed` tells that whoever wrote the file has closed it, or renamed it into place. `crowded` says whether a scan is
+    to wait until what was told of has been seen to; `begins` is called before a scan, `passed` after some calls.
+    """
+
+    def __init__(
+        self,
+        reactor: Reactor,
+        journal: Journal,
+        directory: Path,
+        *,
+        noticed: Callable[[str, bool], object],
+        found: Callable[[str], object],
+        begins: Callable[[], object],
+        passed: Callable[[], object],
+        crowded: Callable[[], bool],
+    ) -> None:
+        self._reactor = reactor
+        self._journal = journal
+        self._directory = directory
+        self._noticed = noticed
+        self._found = found
+        self._begins = begins
+        self._passed = passed
+        self._crowded = crowded
+        self._timer: TimerHandle | None = None
+        self._scanning: Iterator[os.DirEntry[str]] | None = None
+        self._inotify: Inotify | None = None
+        self._running = False
+
+    def start(self) -> None:
+        """Watch, and look through what is there."""
+        self._running = True
+        try:
+            self._inotify = Inotify(self._directory)
+            self._reactor.add_reader(self._inotify.fileno(), self._read)
+        except OSError as error:
+            self._journal.tell("watch_failed", why=str(error))
+        self.scan()
+
+    def stop(self) -> None:
+        """Tell of nothing any more."""
+        self._running = False
+        if self._inotify is not None:
+            self._reactor.remove_reader(self._inotify.fileno())
+            self._inotify.close()
+            self._inotify = None
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def scan(self) -> None:
+        """Look through the directory, some entries a turn, and again after a while."""
+        if not self._running or self._scanning is not None:
+            return
+        self._begins()
+        try:
+            self._scanning = iter(os.scandir(self._directory))
+        except OSError as error:
+            self._journal.tell("file_stuck", name="new/", why=f"it cannot be read ({error.strerror})")
+        self._scan_some()
+
+    def _scan_some(self) -> None:
+        if not self._running:
+            return
+        if self._crowded():
+            self._timer = self._reactor.call_later(0.01, self._scan_some)
+            return
+        for _ in range(_SCAN_SLICE):
+            entry = next(self._scanning, None) if self._scanning is not None else None
+            if entry is None:
+                self._scanning = None
+                every = _SCAN_EVERY if self._inotify is not None else _LATER
+                self._timer = self._reactor.call_later(every, self.scan)
+                break
+            self._found(entry.name)
+        else:
+            self._timer = self._reactor.call_soon(self._scan_some)
+        self._passed()
+
+    def _read(self) -> None:
+        for event in self._inotify.read() if self._inotify is not None else ():
+            if event.overflow:
+                self.scan()
+            else:
+                self._noticed(event.name, bool(event.mask & (CLOSE_WRITE | MOVED_TO)))
+        self._passed()
