@@ -130,7 +130,7 @@ class Attempt:
 
     def _introduced(self, connection: Connection) -> None:
         if connection.messages == 0:
-            self._journal.tell("connected", site=self._site.name, host=connection.host, tls=connection.secure)
+            self._connector.introduced(connection)
 
     def _send(self, connection: Connection) -> Deferred[Connection]:
         envelope = self._envelope()

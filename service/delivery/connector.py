@@ -61,9 +61,12 @@ class Connector:
         contexts: Contexts,
         settings: Settings,
         freed: Callable[[str], object],
+        introduced: Callable[[str], object],
     ) -> None:
-        """`freed(site)` is called when a connection is gone, so that there may be room for another."""
+        """`freed(site)` is called when a connection is gone, so that there may be room for another; `introduced(site)`
+        when a new one has been through its handshake."""
         self._freed = freed
+        self._introduced = introduced
         self._reactor = reactor
         self._journal = journal
         self._pool = pool
@@ -89,6 +92,11 @@ class Connector:
     def connections(self) -> int:
         """Open connections, at work or kept."""
         return len(self._open)
+
+    def introduced(self, connection: Connection) -> None:
+        """A new connection takes messages."""
+        self._journal.tell("connected", site=connection.site, host=connection.host, tls=connection.secure)
+        self._introduced(connection.site)
 
     # which host
 

@@ -32,7 +32,7 @@ from service.queue.store import Claim, Settled, Settlement, Store, StoreFailed, 
 from service.smtp.errors import ConfirmationLost, HostFailure
 
 _BATCH: Final = 100
-"""Messages expired at once."""
+"""Messages given up, or warned of, at once."""
 
 
 Key = tuple[str, str]
@@ -70,13 +70,20 @@ class Delivery:
         self._router, contexts = self._tables(settings)
         self._sites = self._router.sites()
         self._pool: Pool[Connection] = Pool(settings.limits, settings.timeouts.idle)
-        self._scheduler = Scheduler(reactor, store, journal, self._pool, draw, settings.retry, self._deliver)
-        self._connector = Connector(reactor, journal, self._pool, contexts, settings, self._scheduler.freed)
+        self._scheduler = Scheduler(
+            reactor, store, journal, self._pool, draw, settings.retry, self._deliver, self._asks_for_a_password
+        )
+        self._connector = Connector(
+            reactor, journal, self._pool, contexts, settings, self._scheduler.freed, self._scheduler.introduced
+        )
         self._at_work: dict[Key, Attempt] = {}
         self._decided: set[Key] = set()
         self._rerouting = False
         self._drained: Deferred[None] | None = None
         self._drain_timers: list[TimerHandle] = []
+
+    def _asks_for_a_password(self, site: str) -> bool:
+        return site in self._sites and self._sites[site].credentials is not None
 
     def _tables(self, settings: Settings) -> tuple[Router, Contexts]:
         """Everything that may be wrong with routes: built before anything old is given up."""
@@ -122,6 +129,7 @@ class Delivery:
         self._sites = self._router.sites()
         self._settings = settings
         self._scheduler.retry = settings.retry
+        self._scheduler.start_over()
         self._pool.configure(settings.limits, settings.timeouts.idle)
         self._connector.configure(contexts, settings)
         self.start()
@@ -194,28 +202,28 @@ class Delivery:
         rest = 0.0 if self._drained is not None else self._scheduler.rest(claim.site, error, began)
         if isinstance(error, ConfirmationLost):
             return self._write(claim, policy.after_lost_confirmation(claim, error, retry, at, rest, spread))
-        if at >= policy.expiry(claim, retry) and self._scheduler.is_dead(claim.site):
-            self._expire_others(claim.site, error)
+        if policy.is_overdue(claim, retry, at) and self._scheduler.is_dead(claim.site):
+            self._tell_of_others(claim.site, error)
         return self._write(claim, policy.after_host_failure(claim, error, retry, at, rest))
 
-    def _expire_others(self, site: str, error: HostFailure) -> None:
-        """A message has expired at a site that is dead: so have others, perhaps thousands, and at one probe for
-        each rest their senders would learn of it much too late. What was said to this one is said of them too."""
+    def _tell_of_others(self, site: str, error: HostFailure) -> None:
+        """A message has expired, or is late, at a site that is dead: so are others, perhaps thousands, and at one probe
+        for each rest their senders would learn of it much too late. What was said to this one is said of them too."""
         said = HostFailure(error.phase, error.text, code=error.code, enhanced=error.enhanced, host=error.host)
         d: Deferred[Any] = self._store.claim(site, _BATCH)
-        d.add_callback(self._expire, site, said)
+        d.add_callback(self._give_up_or_warn, site, said)
         d.add_errback(self._report, "expiry")
 
-    def _expire(self, claims: list[Claim], site: str, said: HostFailure) -> None:
-        at, retry = self._now(), self._settings.retry
-        over = [claim for claim in claims if at >= policy.expiry(claim, retry)]
+    def _give_up_or_warn(self, claims: list[Claim], site: str, said: HostFailure) -> None:
+        at, retry, rest = self._now(), self._settings.retry, self._scheduler.rest_left(site)
+        over = [claim for claim in claims if policy.is_overdue(claim, retry, at)]
         if len(over) < len(claims):
-            waiting = [claim for claim in claims if at < policy.expiry(claim, retry)]
+            waiting = [claim for claim in claims if not policy.is_overdue(claim, retry, at)]
             self._store.unclaim(waiting).add_callback(self._given_back).add_errback(self._report, "unclaim")
         elif len(claims) == _BATCH:
-            self._expire_others(site, said)
+            self._tell_of_others(site, said)
         for claim in over:
-            self._write(claim, policy.after_host_failure(claim, said, retry, at, 0.0)).add_errback(
+            self._write(claim, policy.after_host_failure(claim, said, retry, at, rest)).add_errback(
                 self._report, "expiry"
             )
 

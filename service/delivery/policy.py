@@ -80,6 +80,12 @@ def expiry(claim: Claim, retry: Retry) -> float:
     return claim.begins_at + retry.max_age if claim.expires_at is None else claim.expires_at
 
 
+def is_overdue(claim: Claim, retry: Retry, at: float) -> bool:
+    """Whether the message's sender is owed word of it: its time is over, or it is late and nobody has said so."""
+    late = not claim.warned and retry.warn_after is not None and at >= claim.begins_at + retry.warn_after
+    return late or at >= expiry(claim, retry)
+
+
 def after_receipt(claim: Claim, outcomes: tuple[Outcome, ...], retry: Retry, at: float, spread: float) -> Plan:
     """The server has answered for every recipient: those it put off wait for the next delay of the schedule."""
     attempts = claim.attempts + 1

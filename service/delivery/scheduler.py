@@ -45,7 +45,9 @@ class Scheduler:
         draw: random.Random,
         retry: Retry,
         deliver: Callable[[Claim], object],
+        careful: Callable[[str], bool] = lambda _: False,
     ) -> None:
+        """`careful(site)` tells whether one message is to find out first how a site does that nothing is known of."""
         self.retry = retry
         self._reactor = reactor
         self._store = store
@@ -53,6 +55,7 @@ class Scheduler:
         self._pool = pool
         self._draw = draw
         self._deliver = deliver
+        self._careful = careful
         self._sites: dict[str, SiteState] = {}
         self._ring: deque[SiteState] = deque()
         self._turn_due = False
@@ -93,6 +96,18 @@ class Scheduler:
             self._mark(state)
         self._want_turn()
 
+    def start_over(self) -> None:
+        """The settings have changed, passwords perhaps: be careful again."""
+        for state in self._sites.values():
+            if state.health == "up" and self._careful(state.name):
+                state.health = "probing"
+
+    def introduced(self, site: str) -> None:
+        """A host of the site has taken us in."""
+        state = self._site(site)
+        if state.introduced():
+            self._mark(state)
+
     def served(self, site: str) -> None:
         """A host of the site served us."""
         state = self._site(site)
@@ -118,7 +133,11 @@ class Scheduler:
                 text=error.text,
                 delay=length,
             )
-        return max(0.0, state.rest_ends - now)
+        return self.rest_left(site)
+
+    def rest_left(self, site: str) -> float:
+        """Seconds until the site's rest is over."""
+        return max(0.0, self._site(site).rest_ends - self._reactor.time())
 
     def is_dead(self, site: str) -> bool:
         """Whether the site has failed, and not served, for as long as the longest rest: this is no passing trouble."""
@@ -159,7 +178,10 @@ class Scheduler:
     # the ring
 
     def _site(self, name: str) -> SiteState:
-        return self._sites.setdefault(name, SiteState(name))
+        state = self._sites.get(name)
+        if state is None:
+            state = self._sites[name] = SiteState(name, "probing" if self._careful(name) else "up")
+        return state
 
     def _mark(self, state: SiteState) -> None:
         """The site may have due work."""

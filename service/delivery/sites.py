@@ -30,7 +30,9 @@ class SiteState:
     """How one site does.
 
     `up` -> (host failure) `resting` -> (time) `probing` -> (served) `up` | (host failure) `resting`, for longer.
-    While probing, one message at a time finds out whether the site is back: the others stay where they are.
+    While probing, one message at a time finds out whether the site is back: the others stay where they are. A site that
+    asks for a password begins so: were the password wrong, twenty connections would be twenty failed logins at once,
+    and the account perhaps locked. There the end of the first handshake is enough.
     """
 
     name: str
@@ -78,6 +80,13 @@ class SiteState:
         """The rest is over: let one message find out."""
         if self.health == "resting":
             self.health = "probing"
+
+    def introduced(self) -> bool:
+        """A host of the site has taken us in, password and all; True if more than one message may come now."""
+        if self.health != "probing" or self.failures:
+            return False
+        self.health = "up"
+        return True
 
     def served(self) -> bool:
         """A host of the site served us; True if that was news."""

@@ -371,3 +371,17 @@ def test_a_settlement_that_fails_is_not_followed_by_another(room: Room, monkeypa
     assert (len(asked), len(room.server.messages), room.told("delivered")) == (1, 1, [])
     assert "ZeroDivisionError" in str(room.told("unhandled_error"))
     room.events.clear()
+
+
+def test_senders_are_warned_in_time_though_a_dead_site_is_hardly_tried(room: Room) -> None:
+    """One probe for each rest finds it dead still, and speaks for all that are late by then."""
+    room.server.close()
+    for number in range(30):
+        room.accept(f"user{number}@b.example")
+    room.advance(4 * 3600 + 400.0)
+    warned = {outcome.address for kind, _, outcomes, _ in room.composed if kind == "warning" for outcome in outcomes}
+    assert len(warned) == 30
+    assert len(room.told("attempt_started")) < 100
+    assert room.told("failed") == []
+    room.advance(3600.0)
+    assert len([kind for kind, *_ in room.composed if kind == "warning"]) == 30
