@@ -14,10 +14,13 @@ _EVENTS = {State.DELIVERED: "delivered", State.FAILED: "failed", State.WAITING: 
 def tell(journal: Journal, claim: Claim, plan: Plan, settled: Settled, reports: tuple[Kind, ...]) -> None:
     """Tell what became of each recipient, what its sender is told by which reports, and whether the job has ended."""
     told = {outcome.address: _facts(claim, outcome) for outcome in plan.outcomes}
+    removed = settled.state is None  # by an operator, meanwhile: what a server has taken stands, nothing else does
     for outcome in plan.outcomes:
+        if removed and outcome.state is not State.DELIVERED:
+            continue
         delay = {"delay": plan.delay} if outcome.state is State.WAITING else {}  # None: held, until an operator decides
         journal.tell(_EVENTS[outcome.state], **told[outcome.address], **delay)
-    if plan.doubt is not None:
+    if plan.doubt is not None and not removed:
         for outcome in plan.waiting:
             journal.tell("in_doubt", **told[outcome.address], decision="hold" if plan.hold else "retry")
     for kind, report in zip(reports, settled.reports, strict=False):  # none was accepted where the job was removed

@@ -9,7 +9,7 @@ import apsw
 
 from service.queue.ids import id_number
 from service.queue.owing import Changed
-from service.queue.settling import bring_up_to_date
+from service.queue.settling import REMOVED, bring_up_to_date
 from service.queue.store import Change, Source, UnknownJob
 
 SLICE: Final = 500
@@ -32,8 +32,6 @@ ON CONFLICT (job, site) DO UPDATE SET
     doubts = max(doubts, excluded.doubts),
     warned = max(warned, excluded.warned)
 """
-
-REMOVED: Final = "removed from the queue by the operator"
 
 
 def jobs_to_change(connection: apsw.Connection, ids: Iterable[str] | None, site: str | None) -> list[int]:

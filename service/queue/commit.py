@@ -25,7 +25,7 @@ from deferred.defer import Deferred, fail
 from deferred.failure import Failure
 from deferred.interfaces import Reactor, TimerHandle
 from service.journal import Journal
-from service.queue.schema import FAULTS, explain, open_writer
+from service.queue.schema import FAULTS, explain, make_durable, open_writer
 from service.queue.store import StoreFailed
 
 T = TypeVar("T")
@@ -92,10 +92,14 @@ class GroupCommit:
         return operation.deferred
 
     def now(self, run: Callable[[apsw.Connection], T]) -> T:
-        """Run and commit on this thread, at once: for the start, before the reactor runs. Raises `StoreFailed`."""
+        """Run and commit on this thread, at once: for the start, before the reactor runs. Raises `StoreFailed`.
+
+        What a former process left in the log is durable before anything is made of it.
+        """
         assert self._connection is not None
         try:
             self._connection.set_busy_timeout(10_000)  # a command may be at work
+            make_durable(self._connection)
             self._connection.execute("BEGIN IMMEDIATE")
             result = run(self._connection)
             self._connection.execute("COMMIT")

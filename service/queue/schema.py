@@ -156,6 +156,18 @@ def open_writer(path: Path, *, busy_timeout: float = 0) -> apsw.Connection:
     return connection
 
 
+def make_durable(connection: apsw.Connection) -> None:
+    """Copy what is in the log into the database, and sync that. Raises `apsw.Error`.
+
+    A transaction whose COMMIT failed, because the log could not be synced, comes back if the log is read anew while the
+    system remembers its octets: it looks committed, and was perhaps never on the disk. So nobody who has opened a log
+    that somebody else left relies on it before this.
+    """
+    busy, _, _ = connection.execute("PRAGMA wal_checkpoint(FULL)").get
+    if busy:
+        raise apsw.BusyError("the log is in use")
+
+
 def open_reader(path: Path, *, busy_timeout: float) -> apsw.Connection:
     """A connection that only looks. Raises `StoreFailed`."""
     try:

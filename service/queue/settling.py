@@ -7,9 +7,12 @@ from typing import Any, Final
 
 import apsw
 
-from service.message.outcome import Outcome
+from service.message.outcome import Outcome, State
 from service.queue.ids import id_number, id_text
 from service.queue.store import Claim, JobState, Settlement
+
+REMOVED: Final = "removed from the queue by the operator"
+"""What a recipient shows whose job was removed."""
 
 _CLAIM_OCTETS: Final = 4 * 1024 * 1024  # of content in one claim: it is copied on the reactor's thread
 _FEW: Final = 4  # so many addresses are looked up one by one, more by a map of all
@@ -82,15 +85,15 @@ def mark_dot(connection: apsw.Connection, claim: Claim, host: str) -> bool:
 def settle_one(connection: apsw.Connection, settlement: Settlement) -> JobState | None:
     """Write what became of one claim, all but its reports; return how the job stands, None where that was known.
 
-    A settlement counts only while its claim's lease stands: one that came back with the log after a failed COMMIT, and
-    one whose job was removed meanwhile, changes nothing.
+    A settlement counts only while its claim's lease stands: one that came back with the log after a failed COMMIT
+    changes nothing, and of one whose job was removed meanwhile only what arrived all the same is written.
     """
     claim = settlement.claim
     job = id_number(claim.id)
     site, attempts = claim.site, settlement.attempts
     lease = (job, site, claim.lease)
     if not connection.execute(_STANDS, lease).fetchone():
-        return None
+        return _arrived_all_the_same(connection, job, settlement)
     set_outcomes(connection, job, site, settlement.outcomes, settlement.at)
     if connection.execute(_WAITING + " LIMIT 1", (job, site)).fetchone():
         due = settlement.at if settlement.due is None else settlement.due
@@ -103,6 +106,24 @@ def settle_one(connection: apsw.Connection, settlement: Settlement) -> JobState 
     else:
         connection.execute("DELETE FROM delivery WHERE job = ? AND site = ?", (job, site))
     return bring_up_to_date(connection, job, settlement.at, attempts)
+
+
+def _arrived_all_the_same(connection: apsw.Connection, job: int | None, settlement: Settlement) -> JobState | None:
+    """A job that was removed on its way: for whom the server has taken it, has it, whatever the operator wished."""
+    taken = [
+        (o.code, o.enhanced, o.text, o.host, o.phase.value, settlement.at, job, o.address, REMOVED)
+        for o in settlement.outcomes
+        if o.state is State.DELIVERED
+    ]
+    before = connection.total_changes()
+    connection.executemany(
+        "UPDATE recipient SET state = 'delivered', code = ?, enhanced = ?, text = ?, host = ?, phase = ?, at = ?"
+        " WHERE job = ? AND address = ? AND state = 'failed' AND text = ?",
+        taken,
+    )
+    if connection.total_changes() == before:
+        return None
+    return bring_up_to_date(connection, job, settlement.at, settlement.attempts)
 
 
 def sites_now(connection: apsw.Connection, claim: Claim, moved: bool) -> list[str]:

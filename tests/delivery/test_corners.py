@@ -10,7 +10,7 @@ from config.settings import Relay, Retry, Route
 from deferred.defer import Deferred, fail
 from service.message.job import Job
 from service.message.outcome import Phase, State
-from service.queue.store import Claim, StoreFailed, Submission
+from service.queue.store import Claim, Settled, StoreFailed, Submission
 from service.smtp.session import Session
 from tests.delivery.room import CONTENT, HOST, PORT, Room, sites
 from tests.fakes.smtp_server import CLOSE, SILENT, STALL, Late, SMTPServer, Then
@@ -385,3 +385,17 @@ def test_senders_are_warned_in_time_though_a_dead_site_is_hardly_tried(room: Roo
     assert room.told("failed") == []
     room.advance(3600.0)
     assert len([kind for kind, *_ in room.composed if kind == "warning"]) == 30
+
+
+def test_of_a_job_removed_meanwhile_only_what_arrived_is_told(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody is told that it is tried again, or that its sender is told: it is gone."""
+    settle = room.store.settle
+
+    def removed(settlements: Any) -> Any:
+        return settle(settlements).add_callback(lambda done: [Settled(None) for _ in done])
+
+    monkeypatch.setattr(room.store, "settle", removed)
+    room.server.on("rcpt:eve@b.example", "450 4.2.0 later").on("rcpt:joe@b.example", "550 5.1.1 who?")
+    room.deliver("bob@b.example", "eve@b.example", "joe@b.example")
+    assert [facts["recipient"] for facts in room.told("delivered")] == ["bob@b.example"]
+    assert room.told("deferred") + room.told("failed") + room.told("job_finished") + room.told("bounced") == []

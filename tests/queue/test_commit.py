@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import apsw
 import pytest
 
@@ -102,6 +104,28 @@ def test_a_source_that_came_back_is_known_to_the_next_daemon(reactor, open_store
     reactor.turn()
     reactor.turn()
     assert reactor.wait(open_store().accept([dropped]))[0].known
+
+
+def test_what_comes_back_with_the_log_is_durable_before_it_is_relied_on(reactor, open_store, submission, tmp_path):
+    """A log whose sync failed may be in memory only: the next daemon has it in the database, synced, first of all."""
+    reactor.wait(open_store().accept([submission(source=Source("a.eml", 1, 2, 3))]))
+    alone = tmp_path / "alone.db"
+    shutil.copy(tmp_path / "queue.db", alone)
+    assert jobs_in(alone) == []
+    open_store()
+    shutil.copy(tmp_path / "queue.db", alone)
+    assert jobs_in(alone) == ["hello"]
+
+
+def jobs_in(path):
+    """The jobs in a database whose log is lost."""
+    connection = apsw.Connection(str(path))
+    connection.pragma("journal_mode", "delete")
+    names = (
+        [name for (name,) in connection.execute("SELECT name FROM job")] if connection.pragma("user_version") else []
+    )
+    connection.close()
+    return names
 
 
 def test_a_probe_fails_at_once(reactor, store, disk):

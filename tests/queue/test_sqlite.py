@@ -291,13 +291,29 @@ def test_retry_makes_due_now_and_remembers_the_sites(reactor, store, submission)
 
 
 def test_a_removed_job_has_failed_and_its_attempt_is_forgotten(reactor, store, submission, settlement):
-    """Its recipients fail; an outcome that comes later changes nothing."""
+    """Its recipients fail; that it is to be tried again, or has failed in another way, changes nothing."""
     [accepted] = reactor.wait(store.accept([submission()]))
     [claim] = reactor.wait(store.claim("a.example", 1))
     assert reactor.wait(store.change("remove", [accepted.id], None)) == 1
-    reactor.wait(store.settle([settlement(claim)]))
+    for state in ("waiting", "failed"):
+        [settled] = reactor.wait(store.settle([settlement(claim, state)]))
+        assert settled.state is None
     view = store.show(accepted.id)
     assert (view.state, view.recipients[0].text) == ("failed", "removed from the queue by the operator")
+
+
+def test_what_was_removed_and_arrives_all_the_same_is_delivered(reactor, store, submission, settlement, outcome):
+    """The accounts tell what happened: the server had taken it for one recipient when the job was removed."""
+    people = ("ann@a.example", "bob@a.example")
+    [accepted] = reactor.wait(store.accept([submission(*people)]))
+    [claim] = reactor.wait(store.claim("a.example", 1))
+    reactor.wait(store.change("remove", [accepted.id], None))
+    mixed = (outcome(people[0], "delivered"), outcome(people[1], "waiting"))
+    [settled] = reactor.wait(store.settle([settlement(claim, outcomes=mixed)]))
+    assert settled.state == "partly"
+    view = store.show(accepted.id)
+    assert [(each.state, each.code) for each in view.recipients] == [("delivered", 250), ("failed", None)]
+    assert (view.state, store.count().queued) == ("partly", 0)
 
 
 def test_an_id_that_is_not_in_the_queue_changes_nothing(reactor, store, submission):
