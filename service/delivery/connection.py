@@ -259,9 +259,9 @@ class Connection(BaseProtocol):
         if self._wanted:
             self._wanted = False
             self._next_piece()
-        self._flush()
         if self._error is None:
-            self._steps.reach(self._session.phase)
+            self._steps.reach(self._session.phase)  # before what it leads to can be seen of it
+        self._flush()
         self._watch()
         self._wake()
 

@@ -4,8 +4,12 @@ Where the final dot may be out, somebody may have the message, though nobody tol
 on when it died may be the reason why it did. So what was in flight is, at the next start,
 
     held, in doubt     where the job says so (`in_doubt: hold`) and the final dot may have gone out
-    held, as deadly    where a daemon has now died twice at work on the job, both times in the same phase
-    due at once        else; that it may be a second copy is remembered, and told when it is sent
+    held, as deadly    where a daemon has now died twice in a row at work on the job, both times in the same phase
+    due in a moment    where one has died at work on it: the others go first, so that a second death tells more
+    due at once        else
+
+That it may be a second copy is remembered, and told when it is sent. Many who stop a daemon kill it in the middle of
+its work, and no message is to blame for that: so it takes two deaths at one point, with no end of an attempt between.
 """
 
 from __future__ import annotations
@@ -23,6 +27,9 @@ from service.queue.store import Source
 
 DEADLY: Final = 2
 """So many deaths of a daemon at work on one thing, and it is not tried again."""
+
+ASIDE: Final = 1.0
+"""Seconds after a start in which a job is left aside at which a daemon has died."""
 
 IN_DOUBT: Final = (
     "deferd died between the final dot and the answer, so the server may have the message:"
@@ -105,6 +112,10 @@ def _take_back(connection: apsw.Connection, now: float) -> tuple[int, tuple[Held
             people = _explain(connection, job, site, dot, why, now)
             held.append(HeldBack(id=id_text(job), name=name, site=site, recipients=people, host=dot, why=why))
         bring_up_to_date(connection, job, now)
+    connection.execute(
+        "UPDATE delivery SET due = max(due, ?) WHERE job IN (SELECT id FROM job WHERE deaths > 0) AND state = 0",
+        (now + ASIDE,),
+    )
     return len(rows), tuple(held)
 
 

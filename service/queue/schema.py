@@ -58,7 +58,7 @@ CREATE TABLE job (
     pieces INTEGER NOT NULL,
     tags TEXT NOT NULL,          -- a JSON object
     key TEXT,
-    deaths INTEGER NOT NULL DEFAULT 0,   -- how often a daemon died at work on it, in the same phase
+    deaths INTEGER NOT NULL DEFAULT 0,   -- how often in a row a daemon died at work on it, in the same phase
     died_in TEXT,                        -- after which; NULL: it is not known
     inode INTEGER, mtime_ns INTEGER, octets INTEGER, file TEXT   -- the dropped file
 ) STRICT;
@@ -66,6 +66,7 @@ CREATE INDEX job_state ON job (state);
 CREATE UNIQUE INDEX job_result ON job (result);
 CREATE INDEX job_finished ON job (finished_at) WHERE finished_at IS NOT NULL;
 CREATE INDEX job_key ON job (key) WHERE key IS NOT NULL;
+CREATE INDEX job_deaths ON job (deaths) WHERE deaths > 0;
 CREATE UNIQUE INDEX job_source ON job (inode, mtime_ns, octets, file) WHERE inode IS NOT NULL;
 CREATE TRIGGER job_added AFTER INSERT ON job BEGIN
     UPDATE tally SET jobs = jobs + 1 WHERE state = NEW.state;

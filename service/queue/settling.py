@@ -30,7 +30,9 @@ UPDATE recipient SET state = ?, code = ?, enhanced = ?, text = ?, host = ?, phas
 WHERE job = ? AND state = 'waiting' AND
 """
 _STANDS: Final = "SELECT 1 FROM delivery WHERE job = ? AND site = ? AND state = 1 AND lease = ?"
-_STAND: Final = "UPDATE job SET state = ?, attempts = max(attempts, ?), finished_at = ? WHERE id = ?"
+_STAND: Final = """
+UPDATE job SET state = ?, attempts = max(attempts, ?), finished_at = ?, deaths = iif(?, 0, deaths) WHERE id = ?
+"""
 
 
 def claim_due(
@@ -105,7 +107,7 @@ def settle_one(connection: apsw.Connection, settlement: Settlement) -> JobState 
         )
     else:
         connection.execute("DELETE FROM delivery WHERE job = ? AND site = ?", (job, site))
-    return bring_up_to_date(connection, job, settlement.at, attempts)
+    return bring_up_to_date(connection, job, settlement.at, attempts, survived=True)
 
 
 def _arrived_all_the_same(connection: apsw.Connection, job: int | None, settlement: Settlement) -> JobState | None:
@@ -157,20 +159,25 @@ def set_outcomes(
     )
 
 
-def bring_up_to_date(connection: apsw.Connection, job: int | None, at: float, attempts: int = 0) -> JobState:
-    """Derive the job's state from its deliveries; where none is left, the job ends and its content goes."""
+def bring_up_to_date(
+    connection: apsw.Connection, job: int | None, at: float, attempts: int = 0, *, survived: bool = False
+) -> JobState:
+    """Derive the job's state from its deliveries; where none is left, the job ends and its content goes.
+
+    `survived`: the daemon has come to the end of an attempt at it, so that it is not to blame for former deaths.
+    """
     open_, held = connection.execute(
         "SELECT count(*), total(state = 2 OR hold) FROM delivery WHERE job = ?", (job,)
     ).get
     if open_:
         state: JobState = "held" if held else "queued"
-        connection.execute(_STAND, (state, attempts, None, job))
+        connection.execute(_STAND, (state, attempts, None, survived, job))
         return state
     recipients, delivered = connection.execute(
         "SELECT count(*), total(state = 'delivered') FROM recipient WHERE job = ?", (job,)
     ).get
     state = "delivered" if delivered == recipients else "partly" if delivered else "failed"
-    connection.execute(_STAND, (state, attempts, at, job))
+    connection.execute(_STAND, (state, attempts, at, survived, job))
     connection.execute("DELETE FROM content WHERE job = ?", (job,))
     return state
 

@@ -34,6 +34,8 @@ _COUNTED: Final = {
     "attempt_failed": ("deferd_host_failures", "Hosts that did not serve an attempt."),
     "site_resting": ("deferd_site_rests", "Times that a site was given a rest because its hosts were at fault."),
     "connected": ("deferd_connections_opened", "Connections made to mail servers."),
+    "possible_duplicate": ("deferd_possible_duplicates", "Recipients sent to again, though they may have the message."),
+    "job_held": ("deferd_jobs_held", "Messages that the daemon held itself, as one had died over them."),
     "store_failed": ("deferd_store_failures", "Times that the store stopped committing."),
     "unhandled_error": ("deferd_unhandled_errors", "Failures that no errback took: each is a bug."),
 }

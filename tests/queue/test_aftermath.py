@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from service.queue.aftermath import IN_DOUBT, IS_DEADLY, AtWork, WorkedOn
+from service.queue.aftermath import ASIDE, IN_DOUBT, IS_DEADLY, AtWork, WorkedOn
 from service.queue.store import Source
 
 
@@ -16,6 +16,7 @@ def die(reactor, open_store, submission):
         store = open_store()
         if not store.count().queued:
             reactor.wait(store.accept([submission(**job)]))
+        reactor.advance(ASIDE)
         [claim] = reactor.wait(store.claim("a.example", 1))
         if marked:
             reactor.wait(store.mark(claim, marked))
@@ -108,11 +109,34 @@ def test_where_the_point_is_not_known_it_counts(die):
     assert [held.why for held in claim_of_nobody.aftermath.held] == [IS_DEADLY]
 
 
+def test_a_job_that_came_to_the_end_of_an_attempt_has_done_no_harm(reactor, die, settlement):
+    """Whatever the server said: the next death counts as the first."""
+    store = die("data")
+    reactor.advance(ASIDE)
+    [claim] = reactor.wait(store.claim("a.example", 1))
+    reactor.wait(store.settle([settlement(claim, "waiting", due=reactor.wall_time())]))
+    assert die("data").aftermath.held == ()
+    assert [held.why for held in die("data").aftermath.held] == [IS_DEADLY]
+
+
+def test_at_each_start_the_others_go_first(reactor, open_store, submission):
+    """Whoever kills a daemon again and again just after its start does not meet the same job each time."""
+    store = open_store()
+    reactor.wait(store.accept([submission(name=f"j{n}") for n in range(2)]))
+    first, second = reactor.wait(store.claim("a.example", 5))
+    for _ in range(3):
+        store = open_store(before=AtWork((WorkedOn(first.id, None),)))
+        assert [claim.id for claim in reactor.wait(store.claim("a.example", 5))] == [second.id]
+    reactor.advance(ASIDE)
+    assert [claim.id for claim in reactor.wait(store.claim("a.example", 5))] == [first.id]
+
+
 def test_only_what_was_worked_on_is_blamed(reactor, open_store, submission):
-    """The jobs beside it go on, however often the daemon dies."""
+    """The jobs beside it go on."""
     store = open_store()
     reactor.wait(store.accept([submission(name=f"j{n}") for n in range(3)]))
-    for _ in range(3):
+    for _ in range(2):
+        reactor.advance(ASIDE)
         claims = reactor.wait(store.claim("a.example", 3))
         store = open_store(before=AtWork((WorkedOn(min(claim.id for claim in claims), "data"),)))
     assert [view.name for view in store.list(state="held")] == ["j0"]
