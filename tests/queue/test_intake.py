@@ -53,6 +53,14 @@ class World:
             raise JobError("it does not begin with 'to'")
         return Job(sender="", recipients=tuple(data.decode().split()[1:3]), content=data)
 
+    def last_work_of_a_successor(self):
+        """What would be known if we died now. It does not begin anew: we live."""
+        notes = self.layout.directory / "last-work"
+        copy = self.layout.directory / "copy"
+        copy.mkdir(exist_ok=True)
+        (copy / "last-work").write_bytes(notes.read_bytes())
+        return LastWork(copy).before
+
     def put(self, name, content="to ann@a.example"):
         """Write a file and close it."""
         (self.layout.new / name).write_text(content)
@@ -502,3 +510,42 @@ def test_a_full_disk_leaves_what_is_no_job_for_later(begun, monkeypatch):
     monkeypatch.setattr(drop, "_write_note", write)
     begun.reactor.advance(2)
     assert begun.rejected() == ["bad.eml", "bad.eml.why"]
+
+
+def test_a_file_over_which_the_daemon_died_twice_is_put_aside_unread(reactor, told, open_store, tmp_path):
+    """The next start does not read it; the files beside it become jobs."""
+    world = World(reactor, told, open_store, tmp_path)
+    world.put("evil.json")
+    world.put("fine.eml")
+    [source] = [file.source for file in [world.drop.open("evil.json")] if file is not None]
+    work = LastWork(tmp_path)
+    for _ in range(2):
+        work.reading(source)  # and no more
+        work = LastWork(tmp_path)
+        before = work.before
+        store = open_store(present=world.drop.present, before=before)
+    assert store.aftermath.deadly == (source,)
+    world.intake._deadly = store.aftermath.deadly
+    world.intake.start()
+    reactor.advance(2)
+    assert world.read_by == ["fine.eml"]
+    assert "died twice" in (world.layout.rejected / "evil.json.why").read_text()
+    assert world.told.of("job_rejected")[0]["name"] == "evil.json"
+
+
+def test_what_is_being_read_is_noted_while_it_is(begun):
+    """A death in the middle would be blamed on it; afterwards it is to blame for nothing."""
+    seen = []
+    read = begun.intake._read
+
+    def watched(name, data):
+        seen.append([file.name for file in begun.last_work_of_a_successor().files])
+        return read(name, data)
+
+    begun.intake._read = watched
+    begun.put("small.eml")
+    begun.look()
+    begun.put("large.eml", "to ann@a.example " + "x" * 1_500_000)
+    begun.look()
+    assert seen == [["small.eml"], ["large.eml"]]
+    assert begun.last_work_of_a_successor().files == ()

@@ -13,13 +13,14 @@ from deferred.failure import Failure
 from deferred.testing import SimulatedReactor
 from service.delivery import news
 from service.delivery.connector import Connector
+from service.delivery.content import StoredContent
 from service.delivery.delivery import Delivery
 from service.delivery.pool import Pool
 from service.delivery.reports import Reports
 from service.delivery.scheduler import Scheduler
 from service.delivery.sites import SiteState
 from service.message.outcome import Phase
-from service.queue import accepting, settling, sqlite
+from service.queue import accepting, aftermath, settling, sqlite
 from service.queue.drop import DropDirectory
 from service.queue.store import Settled
 from service.smtp.errors import HostFailure
@@ -103,7 +104,7 @@ def disturb_a_rest(patch: pytest.MonkeyPatch) -> None:
 
 def take_a_file_again(patch: pytest.MonkeyPatch) -> None:
     """A file whose job is in the store already is not known again."""
-    patch.setattr(accepting, "_known", lambda connection, entry: None)
+    patch.setattr(accepting, "_known_file", lambda connection, entry: None)
 
 
 def remove_a_file_too_early(patch: pytest.MonkeyPatch) -> None:
@@ -153,6 +154,23 @@ def drop_a_deferred(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Delivery, "_leave", lose)
 
 
+def mark_no_final_dot(patch: pytest.MonkeyPatch) -> None:
+    """A job to be held in doubt is sent like any other."""
+    patch.setattr(StoredContent, "mark", lambda self, host: succeed(None))
+
+
+def take_a_dead_daemons_claims_for_untried(patch: pytest.MonkeyPatch) -> None:
+    """What was in flight at a death is due again, and nobody remembers that it was."""
+    take_back = aftermath._take_back
+
+    def forgetful(connection: Any, now: float) -> Any:
+        done = take_back(connection, now)
+        connection.execute("UPDATE delivery SET doubts = 0")
+        return done
+
+    patch.setattr(aftermath, "_take_back", forgetful)
+
+
 MUTANTS = [
     (settle_after_telling, "was told to be"),
     (forget_a_recipient, "is waiting"),
@@ -167,6 +185,8 @@ MUTANTS = [
     (tell_no_sender, "its sender was not told"),
     (leave_a_connection_open, "left behind by a stop"),
     (drop_a_deferred, "the queue does not get empty"),
+    (mark_no_final_dot, "it was to be held in doubt"),
+    (take_a_dead_daemons_claims_for_untried, "not told to be a possible duplicate"),
 ]
 
 
