@@ -10,7 +10,9 @@
     owed       jobs whose result file does not yet show how they stand
     retried    sites that a command asked to be tried now
     tally      how many jobs there are in each state, kept by triggers, so that nobody counts a million rows
-    meta       single values: the routes' fingerprint, the last probe
+    meta       single values: the routes' fingerprint, the last probe, what was seen of the clocks (calendar.Seen)
+
+All times are queue time (calendar), but for `not_before`, which is somebody's wall clock's.
 
 `delivery_open` serves everything the scheduler asks: what is due at a site (state, site, due), which sites there are
 (a skip-scan by site), and what a dead daemon had claimed (state). Nothing of it grows with a backlog elsewhere.
@@ -50,6 +52,7 @@ CREATE TABLE job (
     sender TEXT NOT NULL,
     accepted_at REAL NOT NULL,
     begins_at REAL NOT NULL,     -- when it may first be tried: its age counts from here
+    not_before REAL,             -- the wall clock's time to begin at; NULL where it began with its acceptance
     expires_at REAL,
     finished_at REAL,
     in_doubt TEXT NOT NULL,
@@ -65,6 +68,7 @@ CREATE TABLE job (
 CREATE INDEX job_state ON job (state);
 CREATE UNIQUE INDEX job_result ON job (result);
 CREATE INDEX job_finished ON job (finished_at) WHERE finished_at IS NOT NULL;
+CREATE INDEX job_scheduled ON job (begins_at) WHERE not_before IS NOT NULL;
 CREATE INDEX job_key ON job (key) WHERE key IS NOT NULL;
 CREATE INDEX job_deaths ON job (deaths) WHERE deaths > 0;
 CREATE UNIQUE INDEX job_source ON job (inode, mtime_ns, octets, file) WHERE inode IS NOT NULL;
