@@ -30,6 +30,7 @@ from service.message.job import Job
 from service.message.outcome import Outcome, Phase
 from service.message.read import ReadingRules, is_job_name, read_job
 from service.queue.attachments import Attachments
+from service.queue.calendar import BootClock
 from service.queue.drop import DropDirectory
 from service.queue.ids import id_text
 from service.queue.intake import Intake
@@ -58,7 +59,7 @@ class Daemon:
     """deferd, on any reactor: everything that it needs of the world is handed in.
 
     `load` reads the configuration anew for `reload`; `write` takes the log's text, in a thread; `listeners` are told
-    every event of the journal, besides the log and the metrics.
+    every event of the journal, besides the log and the metrics. `boot` is a clock that goes on while no daemon runs.
     """
 
     def __init__(
@@ -70,12 +71,14 @@ class Daemon:
         load: Callable[[], Settings] | None = None,
         write: Callable[[str], object] | None = None,
         listeners: Sequence[Listener] = (),
+        boot: BootClock | None = None,
     ) -> None:
         self.settings = settings
         self.journal = Journal(*listeners)
         self._reactor = reactor
         self._random = random
         self._load = load
+        self._boot = boot
         self._log: Log | None = None
         if write is not None:
             self._log = Log(reactor, write, format=settings.log.format, level=settings.log.level)
@@ -113,6 +116,7 @@ class Daemon:
         self._build_web()
         self._build_intake(layout)
         self._listen()
+        self._store.on_moved(self._delivery.wake)
         self._delivery.start()
         self._results.start()
         self._intake.start()
@@ -137,6 +141,7 @@ class Daemon:
             results=self.settings.queue.results,
             present=self._drop.present,
             before=self._last_work.before,
+            boot=self._boot,
         )
         self._held.append(self._store.close)
         self.journal.add(self._last_work)
@@ -176,13 +181,13 @@ class Daemon:
 
     def _build_web(self) -> None:
         metrics = Metrics(
-            self._reactor,
+            self._store.now,
             version(),
             self._store.count,
             in_flight=lambda: self._delivery.in_flight,
             connections=lambda: self._delivery.connections,
         )
-        recent = Recent(self._reactor.wall_time)
+        recent = Recent(self._store.now)
         self.journal.add(metrics)
         self.journal.add(recent)
         handlers = faces(
@@ -266,6 +271,7 @@ class Daemon:
     def _compose_report(
         self, kind: Kind, claim: Claim, outcomes: tuple[Outcome, ...], head: bytes
     ) -> Submission | None:
+        shown = self._store.calendar.wall
         facts = Undelivered(
             id=claim.id,
             sender=claim.sender,
@@ -273,9 +279,9 @@ class Daemon:
             size=claim.size,
             outcomes=outcomes,
             hostname=self.settings.hostname,
-            arrived=claim.accepted_at,
+            arrived=shown(claim.accepted_at),
             now=self._reactor.wall_time(),
-            retry_until=expiry(claim, self.settings.retry),
+            retry_until=shown(expiry(claim, self.settings.retry)),
         )
         job = bounce(facts) if kind == "bounce" else delay_warning(facts)
         if job is None:
@@ -303,9 +309,10 @@ class Daemon:
     def _purge(self) -> None:
         """Forget what is a week old, now and every hour."""
         self._purge_timer = self._reactor.call_later(_PURGE_EVERY, self._purge)
-        before = self._reactor.wall_time() - KEPT
-        forgotten: Deferred[Any] = self._store.purge(before)
-        forgotten.add_callback(lambda _: self._results.purge(before)).add_errback(self._report, "purge")
+        forgotten: Deferred[Any] = self._store.purge(self._store.now() - KEPT)
+        forgotten.add_callback(lambda _: self._results.purge(self._store.calendar.earliest(KEPT))).add_errback(
+            self._report, "purge"
+        )
 
     def _report(self, failure: Failure, where: str) -> None:
         self.journal.tell("unhandled_error", where=where, error=failure.get_traceback())

@@ -138,6 +138,7 @@ _changing("remove", "Give jobs up: nothing is sent, nobody told.", "removed")
 def _with_store(config_path: str | None, use: Callable[[CommandStore], T]) -> T:
     """What `use` makes of the queue. Exits where there is none, or where it does not know what is asked for."""
     settings = local_settings(config_path)
+    from service.cli.boot import boot_clock
     from service.queue.commands import open_for_commands
     from service.queue.store import StoreFailed, UnknownJob
 
@@ -145,7 +146,7 @@ def _with_store(config_path: str | None, use: Callable[[CommandStore], T]) -> T:
     try:
         if not directory.is_dir():
             give_up(f"there is no queue at {directory}: start `deferd run` once, or name its configuration with -c")
-        with open_for_commands(directory, time.time, settings.queue.results) as store:
+        with open_for_commands(directory, time.time, settings.queue.results, boot_clock()) as store:
             return use(store)
     except UnknownJob as error:
         give_up(clean(error.args[0] if error.args else error))

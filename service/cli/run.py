@@ -15,6 +15,7 @@ from config.system import raise_open_files
 from deferred.defer import set_unhandled_error_hook
 from deferred.failure import Failure
 from deferred.reactor import Reactor
+from service.cli.boot import boot_clock
 from service.daemon import Daemon
 from service.queue.store import StoreFailed
 
@@ -38,7 +39,7 @@ def run(config_path: str | None) -> int:
         return settings
 
     reactor = Reactor()
-    daemon = Daemon(reactor, settings, random=random.SystemRandom(), load=load_anew, write=_print)
+    daemon = Daemon(reactor, settings, random=random.SystemRandom(), load=load_anew, write=_print, boot=boot_clock())
     tell = daemon.journal.tell
     reactor.on_error = lambda error: tell("unhandled_error", error=Failure(error).get_traceback())
     set_unhandled_error_hook(

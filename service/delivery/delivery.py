@@ -282,7 +282,7 @@ class Delivery:
         self._journal.tell("unhandled_error", where=where, error=failure.get_traceback())
 
     def _now(self) -> float:
-        return self._reactor.wall_time()
+        return self._store.now()
 
     # the end
 

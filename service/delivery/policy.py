@@ -76,7 +76,7 @@ def rest_length(failures: int, rest: SiteRest, jitter: float, spread: float) -> 
 
 
 def expiry(claim: Claim, retry: Retry) -> float:
-    """When the message's time is over: its own `expires`, or `max_age` after it began; since the epoch."""
+    """When the message's time is over: its own `expires`, or `max_age` after it began; by the store's time."""
     return claim.begins_at + retry.max_age if claim.expires_at is None else claim.expires_at
 
 

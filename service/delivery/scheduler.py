@@ -23,8 +23,8 @@ from service.queue.store import Claim, Store, StoreFailed
 from service.smtp.errors import HostFailure
 
 _LOOK_AGAIN: Final = 60.0
-"""Seconds after which a site's next due time, and all sites' backlog, are looked up anew at the latest: a due time is
-on the wall's clock, a timer is not, and the wall's clock may be set; and what nobody told of is found all the same."""
+"""Seconds after which a site's next due time, and all sites' backlog, are looked up anew at the latest: timers
+stop while the machine sleeps, the store's time does not; what nobody told of is found; a clock's jump is noticed."""
 
 _SHORTEST: Final = 0.02
 """Seconds until a site is looked at again whose work is due, yet was not claimed."""
@@ -73,7 +73,7 @@ class Scheduler:
             self._mark(self._site(site))
 
     def expect(self, site: str, due: float) -> None:
-        """A message of the site is due then (since the epoch)."""
+        """A message of the site is due then, by the store's time."""
         self._set_timer(self._site(site), due)
 
     def end_rest(self, site: str | None = None) -> None:
@@ -163,7 +163,7 @@ class Scheduler:
 
     def views(self) -> list[SiteView]:
         """The sites that are known of, by name."""
-        shift = self._reactor.wall_time() - self._reactor.time()
+        shift = self._store.now() - self._reactor.time()
         return [
             SiteView(
                 name=name,
@@ -291,7 +291,7 @@ class Scheduler:
 
     def _look_later(self, state: SiteState) -> None:
         """The store could not say."""
-        self._set_timer(state, self._reactor.wall_time() + _STORE_PATIENCE)
+        self._set_timer(state, self._store.now() + _STORE_PATIENCE)
 
     def _look_round(self) -> None:
         """Find the sites that have work due now, and those that will; come back for more."""
@@ -301,6 +301,7 @@ class Scheduler:
         if self._stopped:
             return
         patience = _LOOK_AGAIN
+        self._store.now()  # which notices, even where nothing waits, what has become of the wall clock
         try:
             for backlog in self._store.backlog():
                 self._come_back(self._site(backlog.site), backlog.due)
@@ -310,7 +311,7 @@ class Scheduler:
 
     def _come_back(self, state: SiteState, due: float) -> None:
         """Its first message is due then: now, perhaps."""
-        if due <= self._reactor.wall_time():
+        if due <= self._store.now():
             self._mark(state)
         else:
             self._set_timer(state, due)
@@ -322,7 +323,7 @@ class Scheduler:
             if state.timer_due <= due:
                 return
             state.timer.cancel()
-        delay = min(max(due - self._reactor.wall_time(), _SHORTEST), _LOOK_AGAIN)
+        delay = min(max(due - self._store.now(), _SHORTEST), _LOOK_AGAIN)
         state.timer_due = due
         state.timer = self._reactor.call_later(delay, self._time_has_come, state)
 

@@ -16,7 +16,7 @@ Health = Literal["up", "resting", "probing"]
 
 
 class SiteView(msgspec.Struct, frozen=True, kw_only=True):
-    """A site as the page and the metrics show it. `resting_until` is in seconds since the epoch."""
+    """A site as the page and the metrics show it. `resting_until` is by the store's time."""
 
     name: str
     health: Health

@@ -25,17 +25,20 @@ _encode = msgspec.json.Encoder().encode
 
 
 class Entry(msgspec.Struct, frozen=True):
-    """A submission with what is decided once, before it is tried: its id and the time."""
+    """A submission with what is decided once, before it is tried: its id and the (queue) time."""
 
     id: int
     at: float
     submission: Submission
 
 
-def accept_job(connection: apsw.Connection, entry: Entry, again: bool = False) -> tuple[Accepted, Changed | None]:
+def accept_job(
+    connection: apsw.Connection, entry: Entry, again: bool = False, *, offset: float = 0.0
+) -> tuple[Accepted, Changed | None]:
     """Insert one job with its recipients, its deliveries and, where it is small, its content.
 
     Returns what to tell, and the job whose result is to be written, if any. `again`: an earlier try failed at COMMIT.
+    `offset` is what the wall clock, which a `not_before` goes by, has beyond the entry's time.
     """
     submission = entry.submission
     if again:
@@ -48,17 +51,17 @@ def accept_job(connection: apsw.Connection, entry: Entry, again: bool = False) -
     first = _first_with_key(connection, entry)
     if first is not None:
         return _accept_alias(connection, entry, *first)
-    name = _insert_job(connection, entry)
     job = submission.job
+    begins = entry.at if job.not_before is None else max(entry.at, job.not_before - offset)
+    name = _insert_job(connection, entry, begins)
     rows = [
         (entry.id, position, address, site)
         for position, (address, site) in enumerate(zip(job.recipients, submission.sites, strict=True))
     ]
     connection.executemany("INSERT INTO recipient (job, position, address, site) VALUES (?, ?, ?, ?)", rows)
-    due = max(entry.at, job.not_before or 0)
     connection.executemany(
         "INSERT INTO delivery (job, site, due) VALUES (?, ?, ?)",
-        [(entry.id, site, due) for site in dict.fromkeys(submission.sites)],
+        [(entry.id, site, begins) for site in dict.fromkeys(submission.sites)],
     )
     if len(job.content) <= PIECE:
         connection.execute("INSERT INTO content VALUES (?, ?)", (entry.id, job.content))
@@ -70,22 +73,23 @@ def insert_piece(connection: apsw.Connection, job: int, number: int, data: bytes
     connection.execute("INSERT OR REPLACE INTO piece VALUES (?, ?, ?)", (job, number, data))
 
 
-def _insert_job(connection: apsw.Connection, entry: Entry) -> str:
+def _insert_job(connection: apsw.Connection, entry: Entry, begins: float) -> str:
     submission, job, source = entry.submission, entry.submission.job, entry.submission.source
     content = job.content
     id = id_text(entry.id)
     name = _name_for(connection, submission, id)
     connection.execute(
-        "INSERT INTO job (id, name, result, state, sender, accepted_at, begins_at, expires_at, in_doubt, size,"
-        " eight_bit, pieces, tags, key, inode, mtime_ns, octets, file, shown)"
-        " VALUES (?, ?, ?, 'queued', ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        "INSERT INTO job (id, name, result, state, sender, accepted_at, begins_at, not_before, expires_at,"
+        " in_doubt, size, eight_bit, pieces, tags, key, inode, mtime_ns, octets, file, shown)"
+        " VALUES (?, ?, ?, 'queued', ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
             entry.id,
             submission.name,
             name,
             job.sender,
             entry.at,
-            begins := max(entry.at, job.not_before or 0),
+            begins,
+            job.not_before if begins > entry.at else None,
             None if job.expires is None else begins + job.expires,
             job.in_doubt,
             len(content),

@@ -10,25 +10,35 @@ from typing import TypeVar
 import apsw
 
 from service.queue import changing, looking, owing
+from service.queue.calendar import BootClock, resumed
 from service.queue.owing import ResultPolicy
 from service.queue.schema import FAULTS, explain, open_reader, open_writer
 from service.queue.sqlite import DATABASE
 from service.queue.store import Change, Counts, JobState, JobView, StoreFailed
+from service.queue.timekeeping import read_seen
 
 T = TypeVar("T")
 _PATIENCE = 10.0  # seconds to wait for a lock that the daemon has for milliseconds
 
 
 class CommandStore:
-    """Looks and changes. Opens the store for writing only when something is to be changed.
+    """Looks and changes. Opens the store for writing only when something is to be changed. `boot` tells a jump of the
+    wall clock from time that passed.
 
     Every method raises `StoreFailed` where the store is missing, damaged, unreadable or locked for too long. A context
     manager, which closes it.
     """
 
-    def __init__(self, directory: Path, wall_time: Callable[[], float], results: ResultPolicy = "all") -> None:
+    def __init__(
+        self,
+        directory: Path,
+        wall_time: Callable[[], float],
+        results: ResultPolicy = "all",
+        boot: BootClock | None = None,
+    ) -> None:
         self._path = directory / DATABASE
         self._wall_time = wall_time
+        self._boot = boot
         self._results: ResultPolicy = results
         self._reader = open_reader(self._path, busy_timeout=_PATIENCE)
         self._writer: apsw.Connection | None = None
@@ -41,7 +51,7 @@ class CommandStore:
 
     def show(self, id: str) -> JobView | None:
         """One job, whether finished or not."""
-        return self._guard(lambda: looking.show(self._reader, id))
+        return self._guard(lambda: looking.show(self._reader, id, self._offset()))
 
     def count(self) -> Counts:
         """How much waits."""
@@ -65,7 +75,7 @@ class CommandStore:
         for first in range(0, len(jobs), changing.SLICE):
             writer.execute("BEGIN IMMEDIATE")
             try:
-                now = self._wall_time()
+                now = self._wall_time() - self._offset()
                 done = changing.change_jobs(writer, change, jobs[first : first + changing.SLICE], site, now)
                 owing.owe(writer, done, self._results, int(now * 1000))
                 writer.execute("COMMIT")
@@ -76,6 +86,10 @@ class CommandStore:
             changed += len(done)
         return changed
 
+    def _offset(self) -> float:
+        """What the wall clock has beyond the store's times, as the daemon has noted or would find it."""
+        return resumed(read_seen(self._reader), self._wall_time(), self._boot)
+
     def close(self) -> None:
         """Let go of the store."""
         self._reader.close()
@@ -84,7 +98,7 @@ class CommandStore:
 
     def list(self, *, site: str | None = None, state: JobState | None = None, limit: int = 100) -> list[JobView]:
         """Jobs, oldest first. Without `state`, those that are not finished."""
-        return self._guard(lambda: looking.list_jobs(self._reader, site, state, limit))
+        return self._guard(lambda: looking.list_jobs(self._reader, site, state, limit, self._offset()))
 
     def _guard(self, run: Callable[[], T]) -> T:
         try:
@@ -93,6 +107,8 @@ class CommandStore:
             raise StoreFailed(explain(self._path, error)) from error
 
 
-def open_for_commands(directory: Path, wall_time: Callable[[], float], results: ResultPolicy = "all") -> CommandStore:
+def open_for_commands(
+    directory: Path, wall_time: Callable[[], float], results: ResultPolicy = "all", boot: BootClock | None = None
+) -> CommandStore:
     """The queue in `directory`. Raises `StoreFailed` where there is none, or it cannot be read."""
-    return CommandStore(directory, wall_time, results)
+    return CommandStore(directory, wall_time, results, boot)

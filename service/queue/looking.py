@@ -44,8 +44,11 @@ def _to_the_second(second: int) -> str:
     return datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S")
 
 
-def view(connection: apsw.Connection, job: int) -> tuple[str, JobView] | None:
-    """The name of the job's result and how the job stands; None where there is no such job."""
+def view(connection: apsw.Connection, job: int, offset: float) -> tuple[str, JobView] | None:
+    """The name of the job's result and how the job stands; None where there is no such job.
+
+    `offset` is what the wall clock has beyond the store's times.
+    """
     row = connection.execute(_JOB + "WHERE id = ?", (job,)).fetchone()
     if row is None:
         return None
@@ -61,7 +64,7 @@ def view(connection: apsw.Connection, job: int) -> tuple[str, JobView] | None:
             text=r[4],
             host=r[5] or None,
             phase=None if r[6] is None else _PHASE[r[6]],
-            at=rfc3339(r[7]),
+            at=_wall(r[7], offset),
         )
         for r in connection.execute(
             "SELECT address, state, code, enhanced, text, host, phase, at FROM recipient WHERE job = ?"
@@ -69,31 +72,38 @@ def view(connection: apsw.Connection, job: int) -> tuple[str, JobView] | None:
             (job,),
         )
     )
-    accepted_at = rfc3339(row[4])
+    accepted_at = _wall(row[4], offset)
     assert accepted_at is not None
     return row[7], JobView(
         id=id_text(row[0]),
         name=row[1],
         state=row[2],
         attempts=row[3],
-        next_attempt=rfc3339(due),
+        next_attempt=_wall(due, offset),
         recipients=recipients,
         accepted_at=accepted_at,
-        finished_at=rfc3339(row[5]),
+        finished_at=_wall(row[5], offset),
         tags=_decode_tags(row[6]) if row[6] != "{}" else {},
     )
 
 
-def show(connection: apsw.Connection, id: str) -> JobView | None:
+def _wall(at: float | None, offset: float) -> str | None:
+    # rounded, as what was made of a time to the millisecond and back again may be a little less
+    return rfc3339(at if at is None or not offset else round(at + offset, 5))
+
+
+def show(connection: apsw.Connection, id: str, offset: float) -> JobView | None:
     """One job, whether finished or not."""
     number = id_number(id)
-    found = None if number is None else view(connection, number)
+    found = None if number is None else view(connection, number, offset)
     return None if found is None else found[1]
 
 
-def list_jobs(connection: apsw.Connection, site: str | None, state: JobState | None, limit: int) -> list[JobView]:
+def list_jobs(
+    connection: apsw.Connection, site: str | None, state: JobState | None, limit: int, offset: float
+) -> list[JobView]:
     """Jobs, oldest first; without `state`, those that are not finished."""
-    views = (view(connection, job) for job in _ids(connection, site, state, limit))
+    views = (view(connection, job, offset) for job in _ids(connection, site, state, limit))
     return [found[1] for found in views if found is not None]
 
 

@@ -44,12 +44,15 @@ def owe(connection: apsw.Connection, changed: Sequence[Changed], results: Result
     return list(changed)
 
 
-def owed_results(connection: apsw.Connection, jobs: Iterable[int]) -> list[OwedResult]:
-    """What is to be written for these jobs; those that owe nothing any more are left out."""
+def owed_results(connection: apsw.Connection, jobs: Iterable[int], offset: float) -> list[OwedResult]:
+    """What is to be written for these jobs; those that owe nothing any more are left out.
+
+    `offset` is what the wall clock has beyond the store's times.
+    """
     found = []
     for job in jobs:
         row = connection.execute("SELECT version FROM owed WHERE job = ?", (job,)).fetchone()
-        standing = view(connection, job) if row else None
+        standing = view(connection, job, offset) if row else None
         if row and standing:
             aliases = connection.execute("SELECT result FROM alias WHERE job = ? ORDER BY result", (job,))
             found.append(OwedResult(job, row[0], (standing[0], *(name for (name,) in aliases)), standing[1]))

@@ -20,6 +20,7 @@ from service.journal import Journal
 from service.queue import changing, looking, owing
 from service.queue.accepting import Entry, accept_job
 from service.queue.aftermath import NOTHING, Aftermath, AtWork, sort_out
+from service.queue.calendar import BootClock, Calendar
 from service.queue.commit import GroupCommit
 from service.queue.ids import Ids, id_number, id_text
 from service.queue.owing import Changed, OwedResult, ResultPolicy
@@ -40,6 +41,7 @@ from service.queue.store import (
     StoreFailed,
     Submission,
 )
+from service.queue.timekeeping import Timekeeper, read_seen
 
 T = TypeVar("T")
 
@@ -54,7 +56,8 @@ class SQLiteStore:
 
     `results` says which jobs are owed a result file; it may be changed at any time. `changed` is called after each
     commit with the jobs whose result is to be written anew. `present` tells whether a dropped file is still there: its
-    job is not forgotten before it.
+    job is not forgotten before it. `boot` tells how much time passed while no daemon ran. `calendar` has the store's
+    time.
     """
 
     def __init__(
@@ -67,6 +70,7 @@ class SQLiteStore:
         results: ResultPolicy = "all",
         present: Callable[[Source], bool] = lambda _: False,
         before: AtWork = NOTHING,
+        boot: BootClock | None = None,
     ) -> None:
         """Open the database, and take back what a former process had in flight: due at once, or held (`aftermath`).
 
@@ -79,6 +83,8 @@ class SQLiteStore:
         self._reactor = reactor
         self._commit = GroupCommit(path, reactor, journal)
         self._look = open_reader(path, busy_timeout=_LOOK_TIMEOUT)
+        self._timekeeper = Timekeeper(reactor, journal, self._commit, read_seen(self._look), boot)
+        self.calendar: Calendar = self._timekeeper.calendar
         last = self._look.execute(
             "SELECT max(ifnull(max(id), 0), (SELECT ifnull(max(job), 0) FROM piece)) FROM job"
         ).get
@@ -88,10 +94,11 @@ class SQLiteStore:
         self._pass = 0  # the number of the latest reroute
         self._staging = Staging(self._commit)
         self.aftermath: Aftermath = self._commit.now(lambda connection: self._take_back(connection, before))
+        self._timekeeper.start()
         self._staging.sweep()
 
     def _take_back(self, connection: apsw.Connection, before: AtWork) -> Aftermath:
-        aftermath = sort_out(connection, before, self._reactor.wall_time(), self.present)
+        aftermath = sort_out(connection, before, self.now(), self.present)
         self._owe(connection, [(number, False) for held in aftermath.held if (number := id_number(held.id))])
         return aftermath
 
@@ -104,6 +111,14 @@ class SQLiteStore:
         """A new number for a job."""
         return self._ids.mint()
 
+    def now(self) -> float:
+        """The time: it runs as real time does, whatever the wall clock is set to."""
+        return self.calendar.now()
+
+    def on_moved(self, moved: Callable[[], object]) -> None:
+        """Call `moved` when scheduled jobs have followed a jump of the wall clock."""
+        self._timekeeper.moved = moved
+
     # Taking in
 
     def accept(self, submissions: Sequence[Submission]) -> Deferred[list[Accepted]]:
@@ -111,7 +126,7 @@ class SQLiteStore:
         entries = [self._entry(submission) for submission in submissions]
 
         def run(connection: apsw.Connection, again: bool) -> tuple[list[Accepted], Sequence[Changed]]:
-            done = [accept_job(connection, entry, again) for entry in entries]
+            done = [accept_job(connection, entry, again, offset=self.calendar.offset) for entry in entries]
             changed = self._owe(connection, [changed for _, changed in done if changed is not None])
             return [accepted for accepted, _ in done], changed
 
@@ -119,12 +134,13 @@ class SQLiteStore:
             self._tell(done[1], False)
             return done[0]
 
+        self._timekeeper.keep()
         d = self._commit.submit(run, cost=len(entries))
         return d.add_both(self._unstage, entries).add_callback(tell)
 
     def _entry(self, submission: Submission) -> Entry:
         """Settle what is decided once, and put a large content into the store ahead, a little in each transaction."""
-        entry = Entry(self._ids.mint(), self._reactor.wall_time(), submission)
+        entry = Entry(self._ids.mint(), self.now(), submission)
         self._staging.stage(entry)
         return entry
 
@@ -139,11 +155,10 @@ class SQLiteStore:
         lease = self._ids.mint()
 
         def run(connection: apsw.Connection, again: bool) -> list[Claim]:
-            return claim_due(connection, site, limit, self._reactor.wall_time(), lease, again)
+            return claim_due(connection, site, limit, self._timekeeper.due_by(), lease, again)
 
-        return self._commit.submit(
-            run, cost=1 + limit // 10
-        )  # mostly there are fewer, and time bounds the batch as well
+        # mostly there are fewer, and time bounds the batch as well
+        return self._commit.submit(run, cost=1 + limit // 10)
 
     def read(self, claim: Claim, piece: int) -> Deferred[bytes]:
         """The content's piece number `piece`, from 0. Fails with `LookupError` where it is gone."""
@@ -206,6 +221,7 @@ class SQLiteStore:
             self._tell(done[1], any(one.claim.pieces > 1 for one in settlements))
             return done[0]
 
+        self._timekeeper.keep()
         d = self._commit.submit(run, cost=len(batch), last=True)
         d.add_both(self._unstage, [entry for _, reports in batch for entry in reports])
         return d.add_callback(tell)
@@ -225,7 +241,7 @@ class SQLiteStore:
     def _land(self, connection: apsw.Connection, claim: Claim, state: JobState = "queued") -> None:
         """Move what is left of a claim that former routes made."""
         if claim.lease < self._rerouted and state in _OPEN:
-            changing.reroute_job(connection, id_number(claim.id), self._site_of, self._reactor.wall_time())
+            changing.reroute_job(connection, id_number(claim.id), self._site_of, self.now())
 
     def _sites_now(self, connection: apsw.Connection, claim: Claim) -> Sequence[str]:
         return sites_now(connection, claim, claim.lease < self._rerouted)
@@ -240,7 +256,7 @@ class SQLiteStore:
     def _change_all(self, jobs: list[int], change: Change, site: str | None) -> Deferred[int]:
         def one(part: list[int]) -> Deferred[int]:
             def run(connection: apsw.Connection, _: bool) -> tuple[int, Sequence[Changed]]:
-                changed = changing.change_jobs(connection, change, part, site, self._reactor.wall_time())
+                changed = changing.change_jobs(connection, change, part, site, self.now())
                 return len(changed), self._owe(connection, changed)
 
             def tell(done: tuple[int, Sequence[Changed]]) -> int:
@@ -280,7 +296,7 @@ class SQLiteStore:
                 def run(connection: apsw.Connection, _: bool, state: str = state, after: int = after) -> Any:
                     if this != self._pass:
                         return None, 0, False
-                    return changing.reroute_slice(connection, state, after, site_of, self._reactor.wall_time())
+                    return changing.reroute_slice(connection, state, after, site_of, self.now())
 
                 after, slice_moved, slice_passed = yield self._commit.submit(run, cost=HEAVY)
                 moved += slice_moved
@@ -296,7 +312,7 @@ class SQLiteStore:
         """Forget jobs finished before then; fire with the names of their results."""
 
         def run(connection: apsw.Connection, _: bool) -> tuple[list[str], bool]:
-            return changing.purge_slice(connection, before, self._reactor.wall_time(), self.present)
+            return changing.purge_slice(connection, before, self.now(), self.present)
 
         names: list[str] = []
         more = True
@@ -313,7 +329,7 @@ class SQLiteStore:
 
     def owed_results(self, jobs: Iterable[int]) -> list[OwedResult]:
         """What is to be written for these jobs; those that owe nothing are left out."""
-        return owing.owed_results(self._look, jobs)
+        return owing.owed_results(self._look, jobs, self.calendar.offset)
 
     def reported(self, written: Sequence[tuple[int, int]]) -> Deferred[None]:
         """The results of these (job, version) are on disk."""
@@ -337,11 +353,11 @@ class SQLiteStore:
 
     def show(self, id: str) -> JobView | None:
         """One job, whether finished or not."""
-        return self._looked(looking.show, id)
+        return self._looked(looking.show, id, self.calendar.offset)
 
     def list(self, *, site: str | None = None, state: JobState | None = None, limit: int = 100) -> list[JobView]:
         """Jobs, oldest first. Without `state`, those that are not finished."""
-        return self._looked(looking.list_jobs, site, state, limit)
+        return self._looked(looking.list_jobs, site, state, limit, self.calendar.offset)
 
     def count(self) -> Counts:
         """How much waits."""
@@ -357,10 +373,11 @@ class SQLiteStore:
 
     def probe(self) -> Deferred[None]:
         """Commit something small: fires where the store can be written, fails with what is wrong where not."""
-        return self._set("probe", self._reactor.wall_time(), patient=False)
+        return self._set("probe", self.now(), patient=False)
 
     def close(self) -> Deferred[None]:
         """Commit what is under way and let go."""
+        self._timekeeper.save()
         return self._commit.close().add_callback(lambda _: self._look.close())
 
     def _set(self, name: str, value: str | float, *, patient: bool = True) -> Deferred[None]:

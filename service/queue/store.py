@@ -4,7 +4,8 @@ A job is ours once `accept` has fired; a recipient's outcome is known once `sett
 Deferred fires after the commit that makes its result durable, never before. While nothing can be committed the
 operations wait and are tried again, `healthy` is False, and nobody is told anything.
 
-All times are in seconds since the epoch.
+All times are in seconds since the epoch on the store's own clock (`now`): queue time, which never jumps. People meet
+wall time: a job's `not_before`, and the texts in views.
 """
 
 from __future__ import annotations
@@ -132,7 +133,7 @@ class RecipientView(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class JobView(msgspec.Struct, frozen=True, kw_only=True):
-    """A job as result files and `deferd queue` show it (README, Jobs). Times are RFC 3339 in UTC."""
+    """A job as result files and `deferd queue` show it (README, Jobs). Times are RFC 3339 in UTC, by the wall clock."""
 
     id: str
     name: str
@@ -166,6 +167,9 @@ class Store(Protocol):
     @property
     def healthy(self) -> bool:
         """Whether the last commit succeeded."""
+
+    def now(self) -> float:
+        """The time: it runs as real time does, whatever the wall clock is set to."""
 
     def accept(self, submissions: Sequence[Submission]) -> Deferred[list[Accepted]]:
         """Take these jobs, all or none; fire when they are durable."""

@@ -35,6 +35,9 @@ class StoreView(Protocol):
     def healthy(self) -> bool:
         """Whether the last commit succeeded."""
 
+    def now(self) -> float:
+        """The time that the store's times are by."""
+
     def count(self) -> Counts:
         """How much waits."""
 
@@ -89,7 +92,8 @@ def faces(
         return page(
             Overview(
                 version=version,
-                now=clock.wall_time(),
+                now=store.now(),
+                wall=clock.wall_time(),
                 hostname=hostname(),
                 wrong=wrong or ("" if queue else "the store cannot be read"),
                 queued=queue.queued - queue.held if queue else None,

@@ -16,7 +16,6 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
-from deferred.interfaces import TimeSource
 from service.message.outcome import Phase
 from service.queue.store import Counts
 from service.web.exchange import Request, Response
@@ -37,6 +36,7 @@ _COUNTED: Final = {
     "possible_duplicate": ("deferd_possible_duplicates", "Recipients sent to again, though they may have the message."),
     "job_held": ("deferd_jobs_held", "Messages that the daemon held itself, as one had died over them."),
     "store_failed": ("deferd_store_failures", "Times that the store stopped committing."),
+    "clock_jumped": ("deferd_clock_jumps", "Times that the wall clock was set to another time."),
     "unhandled_error": ("deferd_unhandled_errors", "Failures that no errback took: each is a bug."),
 }
 _DECISIONS: Final = ("retry", "hold")
@@ -47,20 +47,20 @@ _ENDS: Final = (*(str(end) for end in _BUCKETS), "+Inf")
 class Metrics(Collector):
     """A listener of the journal and a page of metrics, with a registry of its own.
 
-    `counts` looks at the queue, `in_flight` tells how many messages are being delivered, `connections` how many
-    connections to servers are open (by default: those opened less those closed).
+    `counts` looks at the queue, whose time is `now`, `in_flight` tells how many messages are being delivered,
+    `connections` how many connections to servers are open (by default: those opened less those closed).
     """
 
     def __init__(
         self,
-        clock: TimeSource,
+        now: Callable[[], float],
         version: str,
         counts: Callable[[], Counts],
         in_flight: Callable[[], int],
         connections: Callable[[], int] | None = None,
     ) -> None:
         self.registry = CollectorRegistry()
-        self._clock = clock
+        self._now = now
         self._version = version
         self._queue = counts
         self._in_flight = in_flight
@@ -138,7 +138,7 @@ class Metrics(Collector):
         jobs.add_metric(["queued"], counts.queued - counts.held)
         jobs.add_metric(["held"], counts.held)
         yield jobs
-        age = 0.0 if counts.oldest is None else max(0.0, self._clock.wall_time() - counts.oldest)
+        age = 0.0 if counts.oldest is None else max(0.0, self._now() - counts.oldest)
         yield GaugeMetricFamily(
             "deferd_queue_oldest_age_seconds", "How long the oldest unfinished job has been here.", value=age
         )

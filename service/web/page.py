@@ -21,7 +21,7 @@ MOST_SITES: Final = 50
 
 
 class SiteLine(msgspec.Struct, frozen=True, kw_only=True):
-    """A site as the page shows it. `due` and `rest_until` are in seconds since the epoch."""
+    """A site as the page shows it. `due` and `rest_until` are by the store's time."""
 
     site: str
     due: float | None = None
@@ -33,11 +33,13 @@ class SiteLine(msgspec.Struct, frozen=True, kw_only=True):
 class Overview(msgspec.Struct, frozen=True, kw_only=True):
     """All that the page tells. `oldest` is since when the oldest job waits; `queued` leaves out what is held.
 
-    `wrong` is why the daemon is not at its work, "" where it is. Times are in seconds since the epoch.
+    `wrong` is why the daemon is not at its work, "" where it is. Times are by the store's time, of which it is
+    `now`, while the wall clock shows `wall`.
     """
 
     version: str
     now: float
+    wall: float
     hostname: str = ""
     wrong: str = ""
     queued: int | None = None
@@ -105,7 +107,7 @@ def _html(view: Overview) -> str:
             "<h2>Last troubles</h2>\n",
             _list((_trouble(trouble, view.now) for trouble in view.troubles), "None since the start."),
             "</main>\n",
-            f"<footer><p><small>deferd {escape(view.version)}, {_moment(view.now)}</small></p></footer>\n",
+            f"<footer><p><small>deferd {escape(view.version)}, {_moment(view.wall)}</small></p></footer>\n",
             "</body>\n</html>\n",
         )
     )

@@ -17,6 +17,7 @@ _TROUBLES: Final = frozenset(
         "file_stuck",
         "result_failed",
         "store_failed",
+        "clock_jumped",
         "reload_failed",
         "unhandled_error",
     }
@@ -24,7 +25,7 @@ _TROUBLES: Final = frozenset(
 
 
 class Trouble(msgspec.Struct, frozen=True):
-    """An event of the journal that somebody may have to look into. `at` is in seconds since the epoch."""
+    """An event of the journal that somebody may have to look into. `at` is by the store's time."""
 
     at: float
     event: str
@@ -35,14 +36,14 @@ class Trouble(msgspec.Struct, frozen=True):
 class Recent:
     """A listener of the journal that keeps the last troubles, `size` of them."""
 
-    def __init__(self, wall_time: Callable[[], float], size: int = 20) -> None:
-        self._wall_time = wall_time
+    def __init__(self, now: Callable[[], float], size: int = 20) -> None:
+        self._now = now
         self._last: deque[tuple[float, str, dict[str, object]]] = deque(maxlen=size)
 
     def __call__(self, event: str, facts: dict[str, object]) -> None:
         """Keep it, if it is one. Nothing is put into words before somebody looks: a storm of them is cheap."""
         if event in _TROUBLES:
-            self._last.append((self._wall_time(), event, facts))
+            self._last.append((self._now(), event, facts))
 
     def troubles(self) -> list[Trouble]:
         """The last ones, newest first."""

@@ -90,8 +90,8 @@ def test_a_job_waits_for_its_time(room: Room) -> None:
     assert room.outcome().state is State.DELIVERED
 
 
-def test_a_jump_of_the_wall_clock_is_noticed(room: Room) -> None:
-    """A job for tomorrow is due when the clock is set to tomorrow, a minute later at the latest."""
+def test_time_that_timers_slept_through_is_noticed(room: Room) -> None:
+    """A job for tomorrow is due when the store's time is tomorrow, a minute later at the latest."""
     room.accept(not_before=room.reactor.wall_time() + 86_400)
     room.advance(10.0)
     room.reactor.set_wall_time(room.reactor.wall_time() + 86_400)

@@ -1,4 +1,7 @@
-"""The store in dictionaries: no disk, no delay of its own, but healthy or not as a test wants it."""
+"""The store in dictionaries: no disk, no delay of its own, but healthy or not as a test wants it.
+
+Its time is the wall clock's, and jumps with it.
+"""
 
 from __future__ import annotations
 
@@ -92,11 +95,14 @@ class MemoryStore:
         self._waiting.append((operation, d))
         return d
 
+    def now(self) -> float:
+        return self._clock.wall_time()
+
     def accept(self, submissions: Sequence[Submission]) -> Deferred[list[Accepted]]:
         return self._commit(lambda: [self._accept(submission) for submission in submissions])
 
     def _accept(self, submission: Submission) -> Accepted:
-        now = self._clock.wall_time()
+        now = self.now()
         entry = Entry(f"j{len(self.jobs) + 1}", submission, now)
         self.jobs[entry.id] = entry
         for site in dict.fromkeys(submission.sites):
@@ -112,7 +118,7 @@ class MemoryStore:
         return self._commit(lambda: self._claim(site, limit))
 
     def _claim(self, site: str, limit: int) -> list[Claim]:
-        now = self._clock.wall_time()
+        now = self.now()
         due = [d for d in self.deliveries.values() if d.site == site and d.open and not d.claimed and d.due <= now]
         chosen = sorted(due, key=lambda delivery: delivery.due)[:limit]
         self._lease += 1  # shared by all that are claimed together, as the real stores do it
@@ -216,7 +222,7 @@ class MemoryStore:
         ]
         for delivery in changed:
             delivery.held = change == "hold"
-            delivery.due = self._clock.wall_time() if change == "retry" else delivery.due
+            delivery.due = self.now() if change == "retry" else delivery.due
             if change == "remove":
                 del self.deliveries[delivery.number]
         return succeed(len({delivery.entry.id for delivery in changed}))

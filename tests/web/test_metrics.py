@@ -21,7 +21,7 @@ class World:
         self.clock = Clock()
         self.counts = Counts(0, 0, None)
         self.in_flight = 0
-        self.metrics = Metrics(self.clock, "1.2.3", lambda: self.counts, lambda: self.in_flight)
+        self.metrics = Metrics(self.clock.wall_time, "1.2.3", lambda: self.counts, lambda: self.in_flight)
         self.journal = Journal(self.metrics)
 
     def text(self, **headers: str) -> str:
@@ -106,7 +106,7 @@ def test_a_store_that_cannot_be_read_hides_only_the_queue(world: World) -> None:
     def broken() -> Counts:
         raise OSError("disk on fire")
 
-    metrics = Metrics(world.clock, "1", broken, lambda: 0)
+    metrics = Metrics(world.clock.wall_time, "1", broken, lambda: 0)
     text = metrics.expose(Request("GET", "/metrics")).body.decode()
     assert "deferd_jobs_accepted_total" in text
     assert "deferd_queue_jobs" not in text

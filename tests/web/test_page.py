@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
+from collections.abc import Callable
 from html.parser import HTMLParser
 from typing import Any
 
@@ -47,7 +48,7 @@ class Reader(HTMLParser):
 
 
 def read(**facts: Any) -> Reader:
-    return Reader(page(Overview(version="1.2.3", now=NOW, **facts)))
+    return Reader(page(Overview(version="1.2.3", now=NOW, wall=NOW, **facts)))
 
 
 def test_it_shows_the_numbers() -> None:
@@ -114,7 +115,7 @@ def test_nothing_that_a_server_or_a_file_said_becomes_markup() -> None:
 
 def test_it_needs_nothing_but_itself() -> None:
     """No script, nothing from elsewhere, and a policy that allows its own style only."""
-    response = page(Overview(version="1", now=NOW))
+    response = page(Overview(version="1", now=NOW, wall=NOW))
     reader = Reader(response)
     assert not {"script", "link", "img", "iframe", "form", "a"} & set(reader.tags)
     assert not {"src", "href", "style", "onclick"} & reader.attributes
@@ -144,7 +145,8 @@ def test_a_duration_is_as_long_as_a_person_needs(seconds: float, words: str) -> 
 class FakeStore:
     """A store to be looked at."""
 
-    def __init__(self) -> None:
+    def __init__(self, now: Callable[[], float]) -> None:
+        self.now = now
         self.healthy = True
         self.looks = 0
         self.broken = False
@@ -167,7 +169,7 @@ class World:
 
     def __init__(self) -> None:
         self.clock = Clock()
-        self.store = FakeStore()
+        self.store = FakeStore(self.clock.wall_time)
         self.reason: str | None = None
         self.metrics = Metrics(self.clock, "1.2.3", self.store.count, lambda: 4)
         self.recent = Recent(self.clock.wall_time)
