@@ -27,8 +27,9 @@ from service.journal import Journal, Listener
 from service.log import Log
 from service.message.bounce import Undelivered, bounce, delay_warning
 from service.message.job import Job
-from service.message.outcome import Outcome, Phase
+from service.message.outcome import Outcome
 from service.message.read import ReadingRules, is_job_name, read_job
+from service.queue.aftermath import tell_aftermath
 from service.queue.attachments import Attachments
 from service.queue.calendar import BootClock
 from service.queue.drop import DropDirectory
@@ -128,7 +129,7 @@ class Daemon:
             http=address_text(self._listening[1]) if self._listening else None,
             hostname=self.settings.hostname,
         )
-        self._tell_aftermath()
+        tell_aftermath(self.journal, self._store.aftermath)
 
     def _build_queue(self, layout: Layout) -> None:
         self._drop = DropDirectory(layout, self.settings.limits.message_size)
@@ -238,26 +239,6 @@ class Daemon:
         for let_go in reversed(self._held):
             letting_go.add_callback(lambda _, step: step(), let_go)
         return letting_go.add_both(lambda _: failure)
-
-    def _tell_aftermath(self) -> None:
-        """Say what became of the messages that a daemon which died had in flight."""
-        aftermath = self._store.aftermath
-        if aftermath.in_flight:
-            self.journal.tell("taken_up", in_flight=aftermath.in_flight, held=len(aftermath.held))
-        for held in aftermath.held:
-            self.journal.tell("job_held", id=held.id, name=held.name, site=held.site, why=held.why)
-            for recipient in held.recipients if held.in_doubt else ():
-                self.journal.tell(
-                    "in_doubt",
-                    id=held.id,
-                    recipient=recipient,
-                    site=held.site,
-                    host=held.host,
-                    phase=Phase.CONFIRM.value,
-                    code=None,
-                    text=held.why,
-                    decision="hold",
-                )
 
     # what the rooms ask of one another
 

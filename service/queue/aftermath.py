@@ -20,6 +20,7 @@ from typing import Any, Final
 import apsw
 import msgspec
 
+from service.journal import Journal
 from service.message.outcome import Phase
 from service.queue.ids import id_number, id_text
 from service.queue.settling import bring_up_to_date
@@ -156,3 +157,23 @@ def _deadly_files(connection: apsw.Connection, present: Callable[[Source], bool]
     gone = [row[:4] for row in rows if not present(Source(*row[:4]))]
     connection.executemany("DELETE FROM suspect WHERE (file, inode, mtime_ns, octets) = (?, ?, ?, ?)", gone)
     return tuple(Source(*row[:4]) for row in rows if row[4] >= DEADLY and row[:4] not in gone)
+
+
+def tell_aftermath(journal: Journal, aftermath: Aftermath) -> None:
+    """Say what became of the messages that a daemon which died had in flight."""
+    if aftermath.in_flight:
+        journal.tell("taken_up", in_flight=aftermath.in_flight, held=len(aftermath.held))
+    for held in aftermath.held:
+        journal.tell("job_held", id=held.id, name=held.name, site=held.site, why=held.why)
+        for recipient in held.recipients if held.in_doubt else ():
+            journal.tell(
+                "in_doubt",
+                id=held.id,
+                recipient=recipient,
+                site=held.site,
+                host=held.host,
+                phase=Phase.CONFIRM.value,
+                code=None,
+                text=held.why,
+                decision="hold",
+            )
