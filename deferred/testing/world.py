@@ -33,7 +33,11 @@ T = TypeVar("T")
 
 
 class World(Clock):
-    """The time and the network of several machines. Its own timers are for what happens to them."""
+    """The time and the network of several machines. Its own timers are for what happens to them.
+
+    `clocks` has, by address, the seconds by which a host's wall clock is ahead of the world's: it stays wrong for
+    whatever runs there later.
+    """
 
     def __init__(
         self,
@@ -47,6 +51,7 @@ class World(Clock):
         self.seed = seed
         self.network = Network(self, self.draw("network"))
         self.machines: list[SimulatedReactor] = []
+        self.clocks: dict[str, float] = {}
 
     def draw(self, purpose: str) -> Random:
         """A source of randomness of its own for each purpose, so that a draw more for one does not change another."""
@@ -125,12 +130,12 @@ class SimulatedReactor(MemoryReactor):
         return self.world.time()
 
     def wall_time(self) -> float:
-        """Seconds since the epoch, as this machine has them."""
-        return self.world.time() + self._wall_offset
+        """Seconds since the epoch, as this host has them."""
+        return self.world.wall_time() + self.world.clocks.get(self.address, 0.0)
 
     def set_wall_time(self, wall_time: float) -> None:
-        """Let this machine's wall clock jump."""
-        self._wall_offset = wall_time - self.world.time()
+        """Let this host's wall clock jump, for this process and those to come."""
+        self.world.clocks[self.address] = wall_time - self.world.wall_time()
 
     def next_time(self) -> float | None:
         """When this machine may have something to do."""

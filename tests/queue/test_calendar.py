@@ -110,9 +110,7 @@ def test_there_and_back_again_leaves_no_trace(machine: Machine) -> None:
     assert calendar.now() == pytest.approx(machine.clock.wall_time(), abs=1e-5)
 
 
-def test_a_process_stopped_between_two_clocks_sees_no_jump(
-    machine: Machine, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_process_stopped_between_two_clocks_sees_no_jump(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
     """Read a minute apart, the clocks seem to differ; a second look sees that they do not."""
     calendar = machine.start()
     stops = [60.0]

@@ -17,7 +17,8 @@ States = dict[tuple[str, str], str]
 
 @dataclass
 class Mail:
-    """A job that was dropped. `not_before` is on the wall's clock."""
+    """A job that was dropped at a time of the world's. `not_before` is on the clock of the daemon's wall, None where
+    that has shown it, or an operator did not want to wait."""
 
     token: str
     sender: str
@@ -28,6 +29,8 @@ class Mail:
     removed: bool = False
     released: list[float] = field(default_factory=list)
     """When an operator let it go on."""
+    dropped: float = 0.0
+    expires: float | None = None
 
 
 @dataclass

@@ -30,6 +30,10 @@ class Listener:
         self._random = world.draw("listener")
         self._resting: dict[str, float] = {}
         self._limits: list[tuple[float, Settings]] = []
+        self._began: dict[tuple[str, str], float] = {}
+        self._dues: dict[tuple[str, str], float] = {}
+        self._rerouted = 0.0
+        self._least_age = float("inf")
 
     def begin(self) -> None:
         """A new process remembers no rest."""
@@ -37,13 +41,18 @@ class Listener:
         self._limits.clear()
 
     def orders_given(self) -> None:
-        """An order may end a site's rest."""
+        """An order may end a site's rest, and make anything due."""
         self._resting.clear()
+        self._dues.clear()
 
     def limits_changed(self, settings: Settings) -> None:
-        """These limits hold from now on, beside the former for a while."""
+        """These limits hold from now on, beside the former for a while. Routes change, too: what waited for a site
+        may be due at another."""
         now = self.world.time()
         self._limits = [one for one in self._limits if one[0] > now] + [(float("inf"), settings)]
+        self._dues.clear()
+        self._rerouted = now + _STILL_HELD
+        self._least_age = min(self._least_age, settings.retry.max_age)
         self._limits = [(min(until, now + _STILL_HELD), old) for until, old in self._limits[:-1]] + self._limits[-1:]
 
     # the journal
@@ -56,7 +65,11 @@ class Listener:
         match event:
             case "job_accepted":
                 books.tokens[facts["id"]] = facts["name"]
+            case "deferred":
+                self._note_delay(facts)
             case "delivered" | "failed":
+                if event == "failed":
+                    self._check_age(facts)
                 books.lives[-1].told[books.tokens.get(facts["id"], "?"), facts["recipient"]] = event
             case "in_doubt":
                 token = books.tokens.get(facts["id"], "?")
@@ -74,6 +87,7 @@ class Listener:
                 self._resting.pop(facts["site"], None)
             case "attempt_started":
                 self._note_lateness(facts)
+                self._check_due(facts)
                 until = self._resting.get(facts["site"], 0.0)
                 if now < until - 0.001:
                     books.violated(now, f"{facts['site']} was tried {until - now:.1f} s before the end of its rest")
@@ -83,7 +97,33 @@ class Listener:
     def _note_lateness(self, facts: dict[str, Any]) -> None:
         mail = self.books.mail.get(self.books.tokens.get(facts["id"], "?"))
         if mail is not None and mail.not_before is not None and facts["attempt"] == 1:
-            self.books.lateness.append(self.world.wall_time() - mail.not_before)
+            self.books.lateness.append(self.books.lives[-1].machine.wall_time() - mail.not_before)
+
+    # time
+
+    def _note_delay(self, facts: dict[str, Any]) -> None:
+        """The message is to be left alone for so long, from some time after the attempt began."""
+        attempt = facts["id"], facts["site"]
+        if facts["delay"] is not None and attempt in self._began and self.world.time() > self._rerouted:
+            self._dues[attempt] = self._began[attempt] + facts["delay"]
+
+    def _check_due(self, facts: dict[str, Any]) -> None:
+        """No attempt comes before the end of its delay, whatever became of the wall clock."""
+        attempt, now = (facts["id"], facts["site"]), self.world.time()
+        early = self._dues.pop(attempt, now) - now
+        self._began[attempt] = now
+        if early > 0.001:
+            self.books.violated(now, f"{facts['id']} was tried {early:.1f} s too early at {facts['site']}")
+
+    def _check_age(self, facts: dict[str, Any]) -> None:
+        """Nothing expires before it has been here for long enough, whatever became of the wall clock."""
+        mail = self.books.mail.get(self.books.tokens.get(facts["id"], "?"))
+        if mail is None or "delivery time expired" not in facts["text"]:
+            return
+        least = self._least_age if mail.expires is None else mail.expires
+        early = mail.dropped + least - self.world.time()
+        if early > 0.001:
+            self.books.violated(self.world.time(), f"{mail.token} expired {early:.1f} s too early")
 
     # the servers
 

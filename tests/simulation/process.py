@@ -18,6 +18,7 @@ from config.settings import Settings
 from deferred.failure import Failure
 from deferred.testing import SimulatedReactor, World
 from service.daemon import Daemon
+from service.queue.calendar import BootClock
 from service.queue.commit import _commit
 from service.queue.ids import id_text
 from tests.simulation.books import Books, Life, States
@@ -30,6 +31,42 @@ _CLOSER = ThreadPoolExecutor(1)
 
 _LEAVE_TAKING = 6.0
 """Seconds in which a server has to answer QUIT, and a little."""
+
+
+class Host:
+    """The machine that the daemon runs on: its wall clock jumps, and it is booted anew."""
+
+    def __init__(self, world: World) -> None:
+        self.jumped = False
+        self.on = True
+        self._world = world
+        self._boots = 0
+        self._booted = 0.0
+
+    def wall_time(self) -> float:
+        """What its clock shows."""
+        return self._world.wall_time() + self._world.clocks.get(ADDRESS, 0.0)
+
+    def jump(self, seconds: float) -> None:
+        """Somebody sets the clock."""
+        self.jumped = True
+        self._world.clocks[ADDRESS] = self._world.clocks.get(ADDRESS, 0.0) + seconds
+
+    def cut_power(self) -> None:
+        """What comes is another boot."""
+        self.on = False
+
+    def boot(self) -> None:
+        """It is switched on, unless it is."""
+        if not self.on:
+            self.on = True
+            self._boots += 1
+            self._booted = self._world.time()
+
+    def boot_clock(self) -> BootClock:
+        """The clock of this boot."""
+        booted = self._booted
+        return BootClock(f"boot {self._boots}", lambda: self._world.time() - booted)
 
 
 class Disk:
@@ -81,6 +118,7 @@ class Process:
         books: Books,
         settings: Settings,
         disk: Disk,
+        host: Host,
         listener: Callable[[str, dict[str, object]], None],
     ) -> None:
         self.world = world
@@ -95,7 +133,12 @@ class Process:
         self.life = Life(number, self.machine, world.time())
         books.lives.append(self.life)
         self.daemon = Daemon(
-            self.machine, settings, random=world.draw(f"daemon {number}"), load=self._load, listeners=[listener]
+            self.machine,
+            settings,
+            random=world.draw(f"daemon {number}"),
+            load=self._load,
+            listeners=[listener],
+            boot=host.boot_clock(),
         )
         self.stopping_since: float | None = None
         self.stopped: Callable[[], object] = lambda: None

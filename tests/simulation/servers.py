@@ -286,6 +286,6 @@ class _Conversation(BaseProtocol):
         self.check_hour(books.mail.get(token), now)
 
     def check_hour(self, mail: Mail | None, now: float) -> None:
-        wall = self.server.machine.wall_time()
+        wall = self.client.machine.wall_time()
         if mail is not None and mail.not_before is not None and wall < mail.not_before - 0.1:
             self.server.books.violated(now, f"{mail.token} was sent {mail.not_before - wall:.3f} s before its time")

@@ -7,13 +7,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from deferred.testing import World
+from service.queue.calendar import resumed
 from service.queue.commands import CommandStore
+from service.queue.looking import rfc3339
 from service.queue.poke import poke
+from service.queue.timekeeping import read_seen
 from tests.simulation.audit import audit
 from tests.simulation.books import Books, Mail
 from tests.simulation.letters import draw_recipients, write_job
 from tests.simulation.listener import Listener
-from tests.simulation.process import Disk, Process
+from tests.simulation.process import Disk, Host, Process
 from tests.simulation.servers import MailServer
 from tests.simulation.settings import HOME, draw_plan, draw_settings
 
@@ -34,11 +37,14 @@ class Measure:
     troubles: float = 2.5
     disks: float = 0.4
     orders: float = 0.8
+    jumps: float = 0.4
     mishaps: bool = True
     deaths: float | None = None
 
 
-QUIET = Measure(days=1.0, jobs=20.0, crashes=0, stops=0, reloads=0, troubles=0, disks=0, orders=0, mishaps=False)
+QUIET = Measure(
+    days=1.0, jobs=20.0, crashes=0, stops=0, reloads=0, troubles=0, disks=0, orders=0, jumps=0, mishaps=False
+)
 
 
 class Simulation:
@@ -56,6 +62,8 @@ class Simulation:
         self.plan = draw_plan(self.random)
         self.settings = draw_settings(self.random, self.plan, directory)
         self.world.network.names.update(self.plan.names)
+        self.host = Host(self.world)
+        self.clock_draw = self.world.draw("clock")
         self.disk = Disk(self.world, self.books)
         self.disk.die = lambda: self.crash()
         self.listener = Listener(self.world, self.books, self.plan)
@@ -113,6 +121,11 @@ class Simulation:
                 ):  # most days are quiet: while something is under way there is more to break
                     at = min(span, self.random.choice(drops) + self.random.expovariate(0.1))
                 self.world.call_later(at, what)
+        for _ in range(
+            int(measure.jumps * measure.days * self.clock_draw.uniform(0.5, 1.5) + self.clock_draw.random())
+        ):
+            at = self.clock_draw.choice((0.0, *drops)) + self.clock_draw.expovariate(1 / HOUR)
+            self.world.call_later(min(span, at), self.jump)
         self.boot()
         self.world.advance(span)
         self.finish()
@@ -132,8 +145,9 @@ class Simulation:
     def boot(self) -> None:
         """Start the daemon, unless it runs."""
         if self.process is None:
+            self.host.boot()
             self.listener.begin()
-            self.process = Process(self.world, self.books, self.settings, self.disk, self.listener)
+            self.process = Process(self.world, self.books, self.settings, self.disk, self.host, self.listener)
             self.listener.limits_changed(self.settings)
             self.process.start()
 
@@ -141,10 +155,12 @@ class Simulation:
         """Kill it; it is started again after a while."""
         if self.process is None or self.over:
             return
-        silently = self.random.random() < 0.3
+        silently = self.random.random() < 0.3 and self._clock_is_known()
         self.note("power cut" if silently else "SIGKILL")
         process, self.process = self.process, None
         process.kill("killed", silently=silently)
+        if silently:
+            self.host.cut_power()
         self._boot_later()
 
     def _crash_soon(self) -> None:
@@ -183,6 +199,29 @@ class Simulation:
             self.listener.limits_changed(self.settings)
         self.process.daemon.reload()
 
+    # the clock
+
+    def jump(self) -> None:
+        """Somebody sets the wall clock of the daemon's host. While the power is off it can only lose time: one that is
+        ahead after another boot tells that much time has passed."""
+        if self.over:
+            return
+        ways = {"a day": DAY, "a year": 365 * DAY}
+        what, ahead = self.clock_draw.choice(tuple(ways)), self.clock_draw.random() < 0.5 and self.host.on
+        wall = self.host.wall_time()
+        for mail in self.books.mail.values():
+            if mail.not_before is not None and mail.not_before <= wall:
+                mail.not_before = None
+        self.note(f"clock: {what} {'ahead' if ahead else 'back'}")
+        self.host.jump(ways[what] if ahead else -ways[what])
+
+    def _clock_is_known(self) -> bool:
+        """Whether the store knows of the last jump. If it did not, after another boot nobody would."""
+        with CommandStore(self.directory, self.host.wall_time) as store:
+            seen = read_seen(store._reader)
+        offset = 0.0 if seen is None else seen.offset
+        return not self.host.jumped or resumed(seen, self.host.wall_time(), self.host.boot_clock()) == offset
+
     # jobs and orders
 
     def drop_jobs(self) -> None:
@@ -193,14 +232,15 @@ class Simulation:
     def drop_job(self) -> None:
         random, books = self.random, self.books
         token = f"j{len(books.mail):04d}"
-        wall = self.world.wall_time()
+        wall = self.host.wall_time()
         mail = Mail(
             token,
             sender=random.choice((f"owner@{HOME}", f"owner@{HOME}", "")),
             recipients=draw_recipients(random, token, list(self.plan.domains)),
             not_before=round(wall + random.uniform(1.0, 0.5 * DAY), 3) if random.random() < 0.2 else None,
+            dropped=self.world.time(),
         )
-        expires = random.choice((600.0, 6 * HOUR, DAY)) if random.random() < 0.2 else None
+        mail.expires = random.choice((600.0, 6 * HOUR, DAY)) if random.random() < 0.2 else None
         if random.random() < 0.05 and books.mail:
             former = random.choice(list(books.mail.values()))
             if former.key is not None:
@@ -208,7 +248,7 @@ class Simulation:
         if mail.key is None and random.random() < 0.2:
             mail.key = f"key {token}"
         books.mail[token] = mail
-        name = write_job(random, self.directory, mail, expires)
+        name = write_job(random, self.directory, mail, mail.expires)
         books.trace(self.world.time(), "dropped", {"name": name, "recipients": mail.recipients})
 
     def order(self) -> None:
@@ -219,7 +259,7 @@ class Simulation:
             self.world.call_later(0.01, self.order)
             return
         change = self.random.choice(("retry", "retry", "hold", "release", "remove"))
-        with CommandStore(self.directory, self.world.wall_time) as store:
+        with self._command() as store:
             jobs = [job for job in store.list(limit=50) if job.name in self.books.mail]
             if not jobs:
                 return
@@ -235,6 +275,19 @@ class Simulation:
                 if change == "release":
                     self.books.mail[each.name].released.append(self.world.time())
         self._poke()
+
+    def _command(self) -> CommandStore:
+        return CommandStore(self.directory, self.host.wall_time, boot=self.host.boot_clock())
+
+    def _let_far_jobs_go(self, store: CommandStore) -> None:
+        """A job that was scheduled when the clock was a year ahead would have its day in a year."""
+        tomorrow = rfc3339(self.host.wall_time() + DAY) or ""
+        far = [job for job in store.list(limit=1000) if job.next_attempt is not None and job.next_attempt > tomorrow]
+        if far:
+            for job in far:
+                self.books.mail[job.name].not_before = None
+            store.change("retry", [job.id for job in far])
+            self._poke()
 
     def _poke(self) -> None:
         self.listener.orders_given()
@@ -286,9 +339,11 @@ class Simulation:
         self.world.advance(7210.0)  # a daemon that is down comes up
         assert self.process is not None
         for _ in range(36):
-            with CommandStore(self.directory, self.world.wall_time) as store:
+            with self._command() as store:
                 if store.count().queued == 0 and not list((self.directory / "new").iterdir()):
                     break
+                if not self.process.in_transaction:
+                    self._let_far_jobs_go(store)
                 if store.count().held and not self.process.in_transaction:
                     for mail in self.books.mail.values():
                         mail.not_before = None

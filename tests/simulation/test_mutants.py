@@ -20,14 +20,15 @@ from service.delivery.reports import Reports
 from service.delivery.scheduler import Scheduler
 from service.delivery.sites import SiteState
 from service.message.outcome import Phase
-from service.queue import accepting, aftermath, settling, sqlite
+from service.queue import accepting, aftermath, settling, sqlite, timekeeping
+from service.queue.calendar import Calendar
 from service.queue.drop import DropDirectory
 from service.queue.store import Settled
 from service.smtp.errors import HostFailure
 from tests.simulation.simulation import QUIET, Measure, Simulation
 
 SEEDS = 20
-BUSY = Measure(days=1, jobs=50, crashes=2, stops=5, reloads=0.5, troubles=4, disks=1, orders=0, deaths=0.03)
+BUSY = Measure(days=1, jobs=50, crashes=2, stops=5, reloads=0.5, troubles=4, disks=1, orders=0, jumps=3, deaths=0.03)
 
 
 def settle_after_telling(patch: pytest.MonkeyPatch) -> None:
@@ -124,8 +125,8 @@ def deliver_before_the_hour(patch: pytest.MonkeyPatch) -> None:
     """`not_before` is forgotten."""
     accept = sqlite.accept_job
 
-    def at_once(connection: Any, entry: Any, again: bool = False) -> Any:
-        done = accept(connection, entry, again)
+    def at_once(connection: Any, entry: Any, again: bool = False, **facts: Any) -> Any:
+        done = accept(connection, entry, again, **facts)
         connection.execute("UPDATE delivery SET due = ? WHERE job = ?", (entry.at, entry.id))
         return done
 
@@ -171,6 +172,21 @@ def take_a_dead_daemons_claims_for_untried(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(aftermath, "_take_back", forgetful)
 
 
+def take_wall_time_for_queue_time(patch: pytest.MonkeyPatch) -> None:
+    """What waits waits by the clock on the wall."""
+    patch.setattr(Calendar, "now", lambda self: self._reactor.wall_time())
+
+
+def forget_the_clock(patch: pytest.MonkeyPatch) -> None:
+    """A start goes by whatever the clock on the wall shows."""
+    patch.setattr(sqlite, "read_seen", lambda connection: None)
+
+
+def leave_scheduled_jobs_where_they_are(patch: pytest.MonkeyPatch) -> None:
+    """`not_before` means the clock of the day on which the job was accepted."""
+    patch.setattr(timekeeping, "move_scheduled", lambda *args: None)
+
+
 MUTANTS = [
     (settle_after_telling, "was told to be"),
     (forget_a_recipient, "is waiting"),
@@ -187,6 +203,9 @@ MUTANTS = [
     (drop_a_deferred, "the queue does not get empty"),
     (mark_no_final_dot, "it was to be held in doubt"),
     (take_a_dead_daemons_claims_for_untried, "not told to be a possible duplicate"),
+    (take_wall_time_for_queue_time, "too early"),
+    (forget_the_clock, "too early"),
+    (leave_scheduled_jobs_where_they_are, "before its time"),
 ]
 
 
