@@ -17,6 +17,9 @@ from config.problems import Place, Problems, shown
 
 MOST_OCTETS: Final = 1024 * 1024
 DEEPEST: Final = 20
+# libyaml's words for its own bound: "exceeded maximum nesting depth", or "Maximum nesting level reached".
+_TOO_DEEP: Final = "nesting"
+_DEPTH: Final = f"is nested more than {DEEPEST} levels deep"
 
 Style = Literal["plain", "quoted", "loose"]
 
@@ -81,6 +84,9 @@ def parse(text: str, whole: Place, problems: Problems) -> Node | None:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         place = whole if mark is None else _line(whole, mark.line)
+        if is_too_deep(error):
+            problems.add(place, "", _DEPTH)
+            return Broken(whole)
         why = ", ".join(part for part in (error.context, error.problem) if part)
         problems.add(place, "", f"is no YAML: {why}")
     except UnicodeError:
@@ -88,6 +94,14 @@ def parse(text: str, whole: Place, problems: Problems) -> Node | None:
     except yaml.YAMLError as error:
         problems.add(whole, "", f"is no YAML: {shown(str(error), 200)}")
     return Broken(whole)
+
+
+def is_too_deep(error: yaml.MarkedYAMLError) -> bool:
+    """Whether the parser refused because of depth, before it gave us the events that would have shown it.
+
+    Newer ones look ahead and stop at some 1,000 levels; older ones have no bound but ours, on the events.
+    """
+    return _TOO_DEEP in (error.problem or "")
 
 
 def _line(whole: Place, number: int) -> Place:
@@ -155,7 +169,7 @@ class _Builder:
 
     def _enter(self, node: Sequence | Mapping, event: yaml.Event) -> None:
         if len(self._open) >= DEEPEST:
-            self._refuse(event, f"is nested more than {DEEPEST} levels deep")
+            self._refuse(event, _DEPTH)
         path = self._open[-1].path_of_next() if self._open else ""
         self._put(node, event)
         self._open.append(_Open(node, path))

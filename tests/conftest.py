@@ -8,11 +8,16 @@ from collections.abc import Callable, Generator, Iterator
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from deferred.defer import Deferred, set_unhandled_error_hook
 from deferred.failure import Failure
 from deferred.reactor import Reactor
 from deferred.testing import Clock
+
+# How long a machine that does other things takes for an example says nothing about what is tested.
+settings.register_profile("deferd", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("deferd")
 
 
 @pytest.hookimpl(wrapper=True)

@@ -15,6 +15,7 @@ from typing import Any, Final, NoReturn
 
 import yaml
 
+from config.document import is_too_deep
 from service.message.job import JobError, shown
 
 __all__ = ["DEEPEST", "EXEMPT", "LONGEST_STRUCTURE", "read_json", "read_yaml"]
@@ -68,6 +69,8 @@ def read_yaml(data: bytes) -> Any:
         for event in yaml.parse(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
             builder.take(event)
     except yaml.MarkedYAMLError as error:
+        if is_too_deep(error):
+            _check_depth(DEEPEST + 1)  # as the events would have, had they come
         place = f"{_place(error.problem_mark)}: " if error.problem_mark else ""
         raise JobError(f"{place}this is no YAML: {error.problem}") from None
     except yaml.YAMLError as error:

@@ -6,6 +6,7 @@ import resource
 from pathlib import Path
 
 import pytest
+import yaml
 
 from config import loader, system
 from config.loader import ConfigError, find, load
@@ -192,6 +193,19 @@ def test_a_hostile_document_is_refused_before_it_is_composed(write, text, what):
     """No aliases, no tags, no depth, no size; and no crash of the C loader."""
     with pytest.raises(ConfigError, match=what):
         load(write(text), {})
+
+
+@pytest.mark.parametrize("brackets", ["[", "{a: "])
+def test_depth_is_told_in_our_words_whichever_parser_finds_it(write, monkeypatch, brackets):
+    """Newer libyaml stops by itself before it gives an event, older ones and the one in Python go on for ever."""
+    document = write(brackets * 5000)
+    told = []
+    for loader_class in (yaml.CSafeLoader, yaml.SafeLoader):
+        monkeypatch.setattr(yaml, "CSafeLoader", loader_class)
+        with pytest.raises(ConfigError) as error:
+            load(document, {})
+        told.append(error.value.problems)
+    assert told[0] == told[1] == (f"{document}:1: is nested more than 20 levels deep",)
 
 
 def test_a_key_given_twice_is_a_fault(faults):

@@ -238,6 +238,14 @@ def test_what_is_no_tidy_json_or_yaml_is_refused(refusal, name, data, why):
     assert why in refusal(name, data)
 
 
+@pytest.mark.parametrize("brackets", ["[", "{a: ", "- "])
+def test_depth_is_told_in_our_words_whichever_parser_finds_it(refusal, monkeypatch, brackets):
+    """Newer libyaml stops by itself before it gives an event, older ones and the one in Python go on for ever."""
+    told = refusal("a.yaml", brackets * 2000)
+    monkeypatch.setattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    assert told == refusal("a.yaml", brackets * 2000) == "the job is nested deeper than 20 levels"
+
+
 @pytest.mark.parametrize("levels", [20, 21])
 def test_twenty_levels_are_allowed_and_one_more_is_not(write, levels):
     """The job itself is the first level, `tags` the second."""
