@@ -144,9 +144,10 @@ def _plan(claim: Claim, outcomes: tuple[Outcome, ...], retry: Retry, at: float, 
 
 
 def _expired(outcome: Outcome) -> Outcome:
-    """The outcome, failed if it was waiting: what the last try said stays readable, and its code stays what it was."""
+    """The outcome, failed if it was waiting: what the last try said stays readable, and by itself for a report; its
+    code stays what it was."""
     if outcome.state is not State.WAITING:
         return outcome
     said = " ".join(part for part in (outcome.enhanced, outcome.text) if part)
     text = f"delivery time expired; the last try said: {said}" if said else "delivery time expired"
-    return msgspec.structs.replace(outcome, state=State.FAILED, enhanced=EXPIRED, text=text)
+    return msgspec.structs.replace(outcome, state=State.FAILED, enhanced=EXPIRED, text=text, said=said)

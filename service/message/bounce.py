@@ -1,4 +1,4 @@
-"""Reports to a message's sender (RFC 3464 in RFC 3462's envelope; RFC 6533 where an address is not ASCII).
+"""Reports to a message's sender (RFC 3464 in RFC 6522's envelope; RFC 6533 where an address is not ASCII).
 
 A failure report tells which recipients will not get the message and why; a delay warning, which have not got it yet.
 Both go out with the null sender, and none is ever written about a message that has it: a report begets no report.
@@ -12,11 +12,13 @@ from email.header import decode_header, make_header
 from email.message import EmailMessage
 from email.policy import SMTP
 from hashlib import sha256
+from ipaddress import ip_address
 from textwrap import wrap
 from typing import Literal
 
 import msgspec
 
+from service.message.address import ascii_form
 from service.message.eml import field_of, header_of
 from service.message.fields import address_field, field, text_field
 from service.message.job import Job
@@ -104,7 +106,7 @@ def _header(facts: Undelivered, action: str, boundary: bytes) -> bytes:
 
 
 def _encoding_of_all(facts: Undelivered) -> bytes:
-    addresses = all(outcome.address.isascii() for outcome in facts.outcomes)
+    addresses = all(_final(outcome).isascii() for outcome in facts.outcomes)
     return b"7bit" if addresses and _returned(facts)[1].isascii() else b"8bit"
 
 
@@ -121,13 +123,11 @@ def _human_part(facts: Undelivered, action: str) -> bytes:
     if subject:
         lines.append(f"Its subject: {_readable(subject)}")
     for outcome in facts.outcomes:
-        answer = " ".join(part for part in (str(outcome.code or ""), outcome.enhanced, outcome.text) if part)
+        lines += ["", f"<{outcome.address}>"]
+        if outcome.said is not None:
+            lines.append(f"{_IN}The time for its delivery is over. What the last try brought:")
         where = f"{outcome.host}: " if outcome.host else ""
-        lines += [
-            "",
-            f"<{outcome.address}>",
-            *wrap(_printable(where + answer), initial_indent=_IN, subsequent_indent=_IN),
-        ]
+        lines += wrap(_printable(where + outcome.answer), initial_indent=_IN, subsequent_indent=_IN)
     part = EmailMessage(policy=_POLICY)
     text = "".join(f"{line}\n" for line in lines)
     part.set_content(text, cte="7bit" if text.isascii() else "quoted-printable")
@@ -141,26 +141,30 @@ def _status_part(facts: Undelivered, action: str) -> bytes:
     fields += field("Arrival-Date", mail_date(facts.arrived)) + field("X-Deferd-ID", _printable(facts.id))
     for outcome in facts.outcomes:
         fields += b"\r\n" + _about(outcome, facts, action)
-    if all(outcome.address.isascii() for outcome in facts.outcomes):
+    if all(_final(outcome).isascii() for outcome in facts.outcomes):
         return b"Content-Type: message/delivery-status\r\n\r\n" + fields
     return b"Content-Type: message/global-delivery-status\r\nContent-Transfer-Encoding: 8bit\r\n\r\n" + fields
 
 
+def _final(outcome: Outcome) -> str:
+    """The recipient as the server was told: an international domain goes out as its A-label, and is read by programs
+    that know nothing of RFC 6533."""
+    return ascii_form(outcome.address) or outcome.address
+
+
 def _about(outcome: Outcome, facts: Undelivered, action: str) -> bytes:
-    kind = "rfc822" if outcome.address.isascii() else "utf-8"
+    final = _final(outcome)
     fields = [
-        field("Final-Recipient", f"{kind}; {outcome.address}"),
+        field("Final-Recipient", f"{'rfc822' if final.isascii() else 'utf-8'}; {final}"),
         field("Action", action),
         field("Status", _status(outcome, action)),
     ]
-    host = _host_name(outcome.host)
-    if host:
-        fields.append(field("Remote-MTA", f"dns; {host}"))
-    if outcome.code is not None:
-        answer = " ".join(part for part in (str(outcome.code), outcome.enhanced, outcome.text) if part)
-        fields.append(field("Diagnostic-Code", f"smtp; {_printable(answer)}"))
-    elif outcome.text:
-        fields.append(field("Diagnostic-Code", f"x-deferd; {_printable(outcome.text)}"))
+    if outcome.code is not None:  # a server spoke: what it said, and nothing else (RFC 3464, 2.3.5 and 2.3.6)
+        host = _mta_name(outcome.host)
+        fields += [field("Remote-MTA", f"dns; {host}")] if host else []
+        fields.append(field("Diagnostic-Code", f"smtp; {_printable(outcome.answer)}"))
+    elif outcome.answer:
+        fields.append(field("Diagnostic-Code", f"x-deferd; {_printable(outcome.answer)}"))
     fields.append(field("Last-Attempt-Date", mail_date(facts.now)))
     if action == "delayed" and facts.retry_until is not None:
         fields.append(field("Will-Retry-Until", mail_date(facts.retry_until)))
@@ -168,11 +172,14 @@ def _about(outcome: Outcome, facts: Undelivered, action: str) -> bytes:
 
 
 def _status(outcome: Outcome, action: str) -> str:
-    """The status code (RFC 3463): the server's; where it gave none, as much of one as its reply's first digit tells."""
+    """The status code (RFC 3463): the server's; where it gave none, as much of one as its reply's first digit tells.
+
+    A delay is a persistent transient failure, also where the host refused us for good: we do not take its word yet.
+    """
+    if action == "delayed":
+        return f"4{outcome.enhanced[1:]}" if outcome.enhanced else "4.0.0"
     if outcome.enhanced:
         return outcome.enhanced
-    if action == "delayed":
-        return "4.0.0"
     expired = outcome.code is None or outcome.code < 500
     return "4.4.7" if expired else "5.0.0"
 
@@ -202,10 +209,15 @@ def _is_international(content: bytes) -> bool:
         return False
 
 
-def _host_name(host: str) -> str:
-    """The name in "mx.example.net:25", or in "[2001:db8::1]:25"."""
+def _mta_name(host: str) -> str:
+    """The name in "mx.example.net:25"; an address as a domain literal (RFC 3464, 2.1.2)."""
     name, colon, port = host.rpartition(":")
-    return _printable(name if colon and port.isdigit() else host)
+    name = (name if colon and port.isdigit() else host).strip("[]")
+    try:
+        address = ip_address(name)
+    except ValueError:
+        return _printable(name)
+    return f"[{address}]" if address.version == 4 else f"[IPv6:{address}]"
 
 
 def _printable(text: str) -> str:

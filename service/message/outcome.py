@@ -36,6 +36,9 @@ class Outcome(msgspec.Struct, frozen=True):
     `code` is the reply's three digits, None where no reply came. `enhanced` is its status code (RFC 3463) as text
     ("4.2.0"), or "". `text` is what the server said, escaped and capped: it is safe to print anywhere. `host` names
     the server as the operator knows it ("mx.example.net:25"), or "" where none was reached.
+
+    `said` is set where the recipient was given up because its time is over: what the last try said, its status code
+    in front ("" for nothing), without the words of ours that are in `text` then.
     """
 
     address: str
@@ -45,3 +48,10 @@ class Outcome(msgspec.Struct, frozen=True):
     text: str
     host: str
     phase: Phase
+    said: str | None = None
+
+    @property
+    def answer(self) -> str:
+        """What the last try said, on one line with its codes: the server's own words where it spoke."""
+        words = (self.enhanced, self.text) if self.said is None else (self.said,)
+        return " ".join(part for part in (str(self.code or ""), *words) if part)

@@ -167,6 +167,7 @@ def test_who_still_waits_when_the_time_is_over_fails(expires: float | None) -> N
             state=State.FAILED,
             enhanced="4.4.7",
             text="delivery time expired; the last try said: 4.2.0 greylisted",
+            said="4.2.0 greylisted",
         ),
     )
     assert plan.due is None

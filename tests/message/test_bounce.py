@@ -7,6 +7,7 @@ from email.message import EmailMessage
 from email.policy import default
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -82,7 +83,6 @@ def test_a_failure_is_reported_to_the_sender_by_rfc_3464():
             "Final-Recipient": "rfc822; bob@b.example",
             "Action": "failed",
             "Status": "4.4.7",
-            "Remote-MTA": "dns; [2001:db8::1]",
             "Diagnostic-Code": "x-deferd; connection refused",
             "Last-Attempt-Date": "Sun, 09 Sep 2001 01:47:40 +0000",
         },
@@ -94,6 +94,56 @@ def test_a_person_reads_who_did_not_get_what_and_why():
     text = next(sent(bounce(facts())).iter_parts()).get_content()
     for words in ("could not be delivered", "<ann@a.example>", "mx.a.example:25: 550 5.1.1 no such user", "Grüße"):
         assert words in text
+
+
+def test_after_its_time_the_diagnostic_is_what_the_server_said_and_nothing_of_ours():
+    """4.4.7 tells programs that the time is over, a sentence tells people; the server's words stay its own."""
+    text = "delivery time expired; the last try said: 4.2.0 greylisted"
+    over = Outcome("ann@a.example", State.FAILED, 450, "4.4.7", text, "mx:25", Phase.RCPT, said="4.2.0 greylisted")
+    silent = Outcome(
+        "bob@b.example", State.FAILED, None, "4.4.7", "x", "mx:25", Phase.CONNECT, said="no answer in time"
+    )
+    message = sent(bounce(facts(outcomes=(over, silent))))
+    first, second = blocks(message)[1:]
+    assert (first["Status"], first["Diagnostic-Code"]) == ("4.4.7", "smtp; 450 4.2.0 greylisted")
+    assert (second["Status"], second["Diagnostic-Code"]) == ("4.4.7", "x-deferd; no answer in time")
+    person = next(message.iter_parts()).get_content()
+    assert person.count("The time for its delivery is over.") == 2
+    assert "    mx:25: 450 4.2.0 greylisted" in person.splitlines()
+    assert "delivery time expired" not in person
+
+
+@pytest.mark.parametrize(
+    ("host", "name"),
+    [
+        ("mx.a.example:25", "mx.a.example"),
+        ("192.0.2.1:25", "[192.0.2.1]"),
+        ("[2001:db8::1]:25", "[IPv6:2001:db8::1]"),
+        ("", None),
+    ],
+)
+def test_a_remote_mta_is_a_name_or_a_domain_literal_and_one_that_spoke(host, name):
+    """RFC 3464, 2.1.2 and 2.3.5: none where no server said anything."""
+    spoke = msgspec.structs.replace(UNKNOWN, host=host)
+    silent = msgspec.structs.replace(SILENT, host=host)
+    found = [block.get("Remote-MTA") for block in blocks(sent(bounce(facts(outcomes=(spoke, silent)))))[1:]]
+    assert found == [name and f"dns; {name}", None]
+
+
+@pytest.mark.parametrize(("enhanced", "status"), [("4.2.0", "4.2.0"), ("5.7.1", "4.7.1"), ("", "4.0.0")])
+def test_the_status_of_a_delay_is_transient(enhanced, status):
+    """A host that refuses everybody with 554 is at fault itself: its mail is tried further."""
+    waiting = Outcome("ann@a.example", State.WAITING, 554, enhanced, "not now", "mx:25", Phase.GREETING)
+    assert blocks(sent(delay_warning(facts(outcomes=(waiting,)))))[1]["Status"] == status
+
+
+def test_an_international_domain_is_reported_as_it_went_out():
+    """As its A-label, in a report that programs without RFC 6533 read too; the person reads it as it was written."""
+    recipient = Outcome("bob@bücher.example", State.FAILED, 550, "5.1.1", "no", "mx:25", Phase.RCPT)
+    message = sent(bounce(facts(outcomes=(recipient,))))
+    assert [part.get_content_type() for part in message.iter_parts()][1] == "message/delivery-status"
+    assert blocks(message)[1]["Final-Recipient"] == "rfc822; bob@xn--bcher-kva.example"
+    assert "<bob@bücher.example>" in next(message.iter_parts()).get_content()
 
 
 def test_a_delay_is_a_warning_that_says_until_when():
