@@ -1,0 +1,72 @@
+"""Reports on the whole road: as the relay gets them from the daemon, and as a parser of bounces reads them there."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from email import message_from_bytes
+from email.policy import default
+
+from flufl.bounce import all_failures
+
+from tests.fakes.process import DaemonProcess
+from tests.fakes.relay import Arrival, Relay
+
+LETTER = {"from": "Shop <shop@example.org>", "subject": "Your order", "text": "Thank you."}
+
+
+def reports(arrivals: list[Arrival]) -> list[Arrival]:
+    """Those from the null sender."""
+    return [arrival for arrival in arrivals if arrival.sender == ""]
+
+
+def status_of(report: Arrival) -> list[dict[str, str]]:
+    """What its part for programs says of each recipient."""
+    status = list(message_from_bytes(report.content, policy=default).iter_parts())[1]
+    return [dict(block.items()) for block in status.get_payload()[1:]]
+
+
+def test_who_failed_together_is_read_back_from_the_bounce_that_the_relay_got(
+    daemon: Callable[..., DaemonProcess], relay: Relay
+) -> None:
+    """Two of three recipients refused: one bounce, to the sender, about these two."""
+    relay.script["bob@b.example"] = ["550-5.1.1 no such\r\n550 5.1.1 person \x1b[2J"]
+    relay.script["eve@xn--bcher-kva.example"] = ["552 5.2.2 full"]
+    process = daemon(relay).start()
+    to = ["ann@a.example", "bob@b.example", "eve@bücher.example"]
+    process.drop("order.json", json.dumps({**LETTER, "to": to}))
+    assert process.result("order")["state"] == "partly"
+    (bounce,) = reports(relay.wait_for(2))
+    assert process.stop() == 0
+
+    assert bounce.recipients == ["shop@example.org"]
+    late, lost = all_failures(message_from_bytes(bounce.content))
+    assert (late, lost) == (frozenset(), {b"bob@b.example", b"eve@xn--bcher-kva.example"})
+    said = [(block["Status"], block["Diagnostic-Code"]) for block in status_of(bounce)]
+    assert said == [
+        ("5.1.1", r"smtp; 550 5.1.1 no such person \x1b[2J"),
+        ("5.2.2", "smtp; 552 5.2.2 full"),
+    ]
+    assert len(relay.arrivals) == 2
+
+
+def test_a_late_message_is_warned_of_and_then_bounced_with_the_servers_own_words(
+    daemon: Callable[..., DaemonProcess], relay: Relay
+) -> None:
+    """A delay is read back as one, and the end of the time as a failure; what the server said is in both."""
+    relay.script["bob@b.example"] = ["450 4.2.0 greylisted"] * 100
+    process = daemon(relay, retry={"delays": ["1s"], "jitter": 0.0, "warn_after": "1s"}).start()
+    process.drop("order.json", json.dumps({**LETTER, "to": "bob@b.example", "expires": "3s"}))
+    result = process.result("order")
+    warning, bounce = reports(relay.wait_for(2))
+    assert process.stop() == 0
+
+    assert all_failures(message_from_bytes(warning.content)) == ({b"bob@b.example"}, frozenset())
+    assert all_failures(message_from_bytes(bounce.content)) == (frozenset(), {b"bob@b.example"})
+    (late,), (lost,) = status_of(warning), status_of(bounce)
+    assert (late["Action"], late["Status"], "Will-Retry-Until" in late) == ("delayed", "4.2.0", True)
+    assert (lost["Action"], lost["Status"], "Will-Retry-Until" in lost) == ("failed", "4.4.7", False)
+    assert late["Diagnostic-Code"] == lost["Diagnostic-Code"] == "smtp; 450 4.2.0 greylisted"
+    recipient = result["recipients"][0]
+    assert (recipient["state"], recipient["code"], recipient["enhanced"]) == ("failed", 450, "4.4.7")
+    assert recipient["text"] == "delivery time expired; the last try said: 4.2.0 greylisted"
