@@ -41,6 +41,7 @@ EVENTS: Final[dict[str, Level]] = {
     "delivered": "info",  # id, recipient, host, code, text, attempt
     "deferred": "info",  # id, recipient, host, phase, code, text, attempt, delay
     "failed": "warning",  # id, recipient, host, phase, code, text, attempt
+    "report_failed": "warning",  # as failed, of a message from the null sender: nobody is told, it is kept to be seen
     "bounced": "info",  # as failed; report: the id of the bounce that tells the sender
     "warned": "info",  # as deferred; report: the id of the warning
     "in_doubt": "warning",  # as deferred; decision: the final dot is out, the answer never came

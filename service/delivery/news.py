@@ -20,6 +20,8 @@ def tell(journal: Journal, claim: Claim, plan: Plan, settled: Settled, reports: 
             continue
         delay = {"delay": plan.delay} if outcome.state is State.WAITING else {}  # None: held, until an operator decides
         journal.tell(_EVENTS[outcome.state], **told[outcome.address], **delay)
+        if outcome.state is State.FAILED and not claim.sender:  # a report begets no report (RFC 5321, 6.1)
+            journal.tell("report_failed", **told[outcome.address])
     if plan.doubt is not None and not removed:
         for outcome in plan.waiting:
             journal.tell("in_doubt", **told[outcome.address], decision="hold" if plan.hold else "retry")

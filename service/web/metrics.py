@@ -27,6 +27,10 @@ _COUNTED: Final = {
     "delivered": ("deferd_recipients_delivered", "Recipients whose server has taken the message."),
     "deferred": ("deferd_attempts_deferred", "Attempts at a recipient that ended with another one to come."),
     "failed": ("deferd_recipients_failed", "Recipients given up."),
+    "report_failed": (
+        "deferd_reports_failed",
+        "Recipients of reports, and of other messages from the null sender, given up: nobody is told of them.",
+    ),
     "bounced": ("deferd_bounces", "Reports of failure to senders."),
     "warned": ("deferd_warnings", "Reports of delay to senders."),
     "attempt_started": ("deferd_attempts_started", "Attempts at a message for one site."),

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from email import message_from_bytes
 from email.policy import default
+from typing import Any
 
 from flufl.bounce import all_failures
 
@@ -70,3 +73,31 @@ def test_a_late_message_is_warned_of_and_then_bounced_with_the_servers_own_words
     recipient = result["recipients"][0]
     assert (recipient["state"], recipient["code"], recipient["enhanced"]) == ("failed", 450, "4.4.7")
     assert recipient["text"] == "delivery time expired; the last try said: 4.2.0 greylisted"
+
+
+def test_a_bounce_that_fails_is_kept_told_and_counted(daemon: Callable[..., DaemonProcess], relay: Relay) -> None:
+    """Neither bounced nor forgotten: `deferd queue` shows it with what the server said of it."""
+    relay.script["bob@b.example"] = ["550 5.1.1 no such person"]
+    relay.script["shop@example.org"] = ["554 5.7.1 no bounces here"]
+    process = daemon(relay).start()
+    process.drop("order.json", json.dumps({**LETTER, "to": "bob@b.example"}))
+    told = process.wait_for("report_failed")
+    assert (told["recipient"], told["code"], told["enhanced"]) == ("shop@example.org", 554, "5.7.1")
+    process.wait_for("job_finished", id=told["id"])
+    status, metrics = process.get("/metrics")
+    assert status == 200
+    assert "deferd_reports_failed_total 1.0" in metrics
+    assert "deferd_bounces_total 1.0" in metrics
+
+    def queue(*arguments: str) -> Any:
+        command = [sys.executable, "-m", "service.cli", "queue", *arguments, "-c", str(process.config), "--json"]
+        return json.loads(subprocess.run(command, check=True, capture_output=True, timeout=30).stdout)
+
+    assert queue("list") == []
+    shown = queue("show", told["id"])
+    assert shown in queue("list", "--state", "failed")
+    assert (shown["name"], shown["state"]) == ("order-bounce", "failed")
+    assert shown["recipients"][0]["text"] == "no bounces here"
+    assert not (process.queue / "results" / "order-bounce.json").exists()
+    assert process.stop() == 0
+    assert relay.arrivals == []

@@ -64,10 +64,31 @@ def test_a_bounce_is_written_with_the_failure(room: Room) -> None:
 
 
 def test_a_bounce_begets_no_bounce(room: Room) -> None:
-    """What fails from the null sender fails quietly."""
-    room.server.on("rcpt", "550 5.1.1 no")
-    room.deliver(sender="")
+    """What fails from the null sender is told to whoever reads the log, and to nobody else."""
+    room.server.on("rcpt", "550 5.1.1 no", "250 ok", "552 5.2.2 full")
+    room.deliver("bob@b.example", "eve@b.example", "ann@a.example", sender="")
     assert (room.outcome().state, room.composed) == (State.FAILED, [])
+    assert room.told("report_failed") == room.told("failed")
+    assert [(facts["recipient"], facts["code"]) for facts in room.told("report_failed")] == [
+        ("bob@b.example", 550),
+        ("ann@a.example", 552),
+    ]
+
+
+def test_a_report_whose_time_is_over_has_failed_too(room: Room) -> None:
+    """And its being late is told to nobody before."""
+    room.server.always("rcpt", "450 4.2.0 later")
+    room.accept(sender="", expires=20_000.0)
+    room.advance(20_500.0)
+    assert (room.composed, room.told("warned")) == ([], [])
+    assert [facts["enhanced"] for facts in room.told("report_failed")] == ["4.4.7"]
+
+
+def test_what_fails_from_a_sender_is_no_report(room: Room) -> None:
+    """It is the sender who is told."""
+    room.server.on("rcpt", "550 5.1.1 no")
+    room.deliver()
+    assert (len(room.told("failed")), room.told("report_failed")) == (1, [])
 
 
 def test_a_late_message_warns_its_sender(room: Room) -> None:

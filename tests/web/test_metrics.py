@@ -49,6 +49,7 @@ def world() -> World:
         ("delivered", "deferd_recipients_delivered_total"),
         ("deferred", "deferd_attempts_deferred_total"),
         ("failed", "deferd_recipients_failed_total"),
+        ("report_failed", "deferd_reports_failed_total"),
         ("bounced", "deferd_bounces_total"),
         ("site_resting", "deferd_site_rests_total"),
         ("unhandled_error", "deferd_unhandled_errors_total"),
