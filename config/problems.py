@@ -40,7 +40,7 @@ class Problems:
 
     def add(self, place: Place, path: str, what: str) -> None:
         """Note that the key at `path` ("" is the whole file), written at `place`, is wrong."""
-        self.found.append((place, f"{path}: {what}" if path else what))
+        self.found.append((place, f"{_printable(path)}: {what}" if path else what))
 
     def raise_if_any(self) -> None:
         """Raise a `ConfigError` with all faults, in the order of the lines."""
@@ -52,7 +52,12 @@ class Problems:
 def shown(text: str, limit: int = 60) -> str:
     """`text` in quotes, short, and without anything that a terminal would act on."""
     cut = text if len(text) <= limit else text[:limit] + "…"
-    return "'" + "".join(c if c.isprintable() else ascii(c)[1:-1] for c in cut) + "'"
+    return f"'{_printable(cut)}'"
+
+
+def _printable(text: str) -> str:
+    """`text` with everything escaped that a terminal would act on: keys, too, are what somebody wrote."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 def shown_path(path: str) -> str:

@@ -24,6 +24,7 @@ from service.message.rules import Circumstances, distinct
 __all__ = ["read_structured"]
 
 _LONGEST_KEY = 255  # characters
+_YEAR_10000 = 253_402_300_800.0  # in seconds since the epoch
 _TIME = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(?:\.\d{1,9})? ?(?:[Zz]|[+-]\d\d:\d\d)")
 _MORE_THAN_MICROSECONDS = re.compile(r"(\.\d{6})\d+")
 
@@ -175,9 +176,12 @@ def _time(text: str) -> float:
         raise problem
     try:
         plain = _MORE_THAN_MICROSECONDS.sub(r"\1", text.upper())
-        return datetime.fromisoformat(plain[:11] + plain[11:].replace(" ", "")).timestamp()
+        seconds = datetime.fromisoformat(plain[:11] + plain[11:].replace(" ", "")).timestamp()
     except (ValueError, OverflowError):
         raise problem from None
+    if seconds >= _YEAR_10000:  # in UTC, in which results are written: RFC 3339 has four digits for a year
+        raise JobError(f"not_before: {shown(text)} is beyond the year 9999 in UTC: choose an earlier time")
+    return seconds
 
 
 def _span(value: str | float) -> float:
@@ -186,6 +190,8 @@ def _span(value: str | float) -> float:
         seconds = duration(value if isinstance(value, str) else format(value, "f"))
     except ValueError as error:
         raise JobError(f"expires: {shown(str(value))} {error}") from None
+    except OverflowError:  # an integer of hundreds of digits
+        raise JobError(f"expires: {shown(str(value))} is beyond ten years, or before now") from None
     if not seconds > 0:
         raise JobError("expires: nothing can be delivered in no time: write 2d, 4h, 30m")
     return seconds

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 
 import yaml
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from config.loader import ConfigError, load
@@ -19,6 +19,7 @@ SCALARS = st.one_of(
     st.floats(),
     st.text(max_size=20),
     st.sampled_from(["1m", "-1m", "50M", "${A}", "${A:-x}", "$${A}", "smtp://[::1]", "smtp://a:1", "*", "*.a", "none"]),
+    st.sampled_from([10**400, -(10**400), "9" * 5000, "1e400", "\x1b[2J", "\u202e", "a\r\nb", "\0"]),
 )
 VALUES = st.recursive(
     SCALARS,
@@ -29,6 +30,7 @@ KEYS = sorted(paths())
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@example({"hostname": {"\x1b[2J": "${"}}, {})
 @given(st.dictionaries(st.sampled_from(KEYS), VALUES, max_size=6), st.dictionaries(st.sampled_from(KEYS), st.text()))
 def test_any_values_are_settings_or_an_error(tmp_path, values, variables):
     """For every key of the schema, nested as it is, and every variable that sets one."""
@@ -36,7 +38,7 @@ def test_any_values_are_settings_or_an_error(tmp_path, values, variables):
     for path, value in values.items():
         *sections, last = path.replace("[0]", ".0").split(".")
         node = tree
-        with contextlib.suppress(TypeError, IndexError, KeyError):
+        with contextlib.suppress(TypeError, IndexError, KeyError, AttributeError):
             for section in sections:
                 node = node[int(section)] if section.isdecimal() else node.setdefault(section, {})
             node[last] = value
@@ -48,7 +50,8 @@ def test_any_values_are_settings_or_an_error(tmp_path, values, variables):
         outcome = load(str(path), environ)
     except ConfigError as error:
         outcome = error
-    assert isinstance(outcome, Settings) or (outcome.problems and "\x1b" not in str(outcome))
+    assert isinstance(outcome, Settings) or outcome.problems
+    assert isinstance(outcome, Settings) or all(line.isprintable() for line in str(outcome).split("\n"))
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -57,5 +60,9 @@ def test_any_text_is_settings_or_an_error(tmp_path, text):
     """YAML or not."""
     path = tmp_path / "deferd.yaml"
     path.write_text(text, "utf-8", "surrogatepass")
-    with contextlib.suppress(ConfigError):
-        load(str(path), {})
+    outcome: object
+    try:
+        outcome = load(str(path), {})
+    except ConfigError as error:
+        outcome = error
+    assert isinstance(outcome, Settings) or all(line.isprintable() for line in str(outcome).split("\n"))

@@ -13,6 +13,7 @@ from service.smtp.auth import Credentials
 from service.smtp.envelope import Envelope
 from service.smtp.events import BodyWanted, Event, Failed, Finished, Ready, StartTLS
 from service.smtp.options import SessionOptions
+from service.smtp.reply import REPLY_LIMIT, TEXT_LIMIT, Reply, ReplyError, ReplyReader
 from service.smtp.session import Session
 
 SECRET: Final = "hunter2"
@@ -26,8 +27,10 @@ ENVELOPES: Final = (
 class Driver:
     """Does what a driver does, and keeps what was said in the clear."""
 
-    def __init__(self, options: SessionOptions) -> None:
+    def __init__(self, options: SessionOptions, tls_works: bool = True) -> None:
         self.session = Session(options)
+        self.options = options
+        self.tls_works = tls_works
         self.events: list[Event] = []
         self.sent: list[Envelope] = []
         self.clear = b""
@@ -51,12 +54,20 @@ class Driver:
         else:
             self.clear += self.session.data_to_send()
         if events and isinstance(events[-1], StartTLS):
-            self.session.tls_established()
-            self.react([])
+            if self.tls_works:
+                self.session.tls_established()
+                self.react([])
+            else:
+                self.react(self.session.tls_failed("the certificate has expired"))
 
-    def end(self) -> None:
-        """Hang up, and look whether the accounts balance."""
-        self.react(self.session.connection_lost("EOF"))
+    def end(self, silently: bool = False) -> None:
+        """Hang up, or say nothing more, and look whether the accounts balance and nothing went out in the clear."""
+        self.react(self.session.timed_out() if silently else self.session.connection_lost("EOF"))
+        self.check_accounts()
+        self.check_secrets()
+
+    def check_accounts(self) -> None:
+        """No envelope forgotten, and each recipient's fate told once."""
         finished = [event for event in self.events if isinstance(event, Finished)]
         failed = [event for event in self.events if isinstance(event, Failed)]
         errors = [error for event in failed for error in (event.error, *event.ahead)]
@@ -68,6 +79,26 @@ class Driver:
             assert tuple(outcome.address for outcome in event.outcomes) == envelope.recipients
         assert len(fates) >= len(self.sent)
         assert self.session.data_to_send() == b""
+
+    def check_secrets(self) -> None:
+        """Where TLS is required nothing of a message and no password goes out in the clear. Texts are safe to print."""
+        if self.options.tls in ("encrypt", "verify"):
+            said = {line.split(b" ")[0] for line in self.clear.split(b"\r\n")}
+            assert said <= {b"", b"EHLO", b"HELO", b"LHLO", b"STARTTLS"}
+        if self.options.tls == "opportunistic" and self.options.credentials:
+            assert b"AUTH" not in self.clear
+            assert b"MAIL" not in self.clear
+        if self.options.credentials and Ready() in self.events:
+            assert b"AUTH" in self.clear + self.inside
+        for event in self.events:
+            outcomes = event.outcomes if isinstance(event, Finished) else ()
+            for text in [outcome.text for outcome in outcomes] + (
+                [event.error.text] if isinstance(event, Failed) else []
+            ):
+                assert text.isascii()
+                assert text.isprintable() or not text
+                assert len(text) <= 1200
+                assert SECRET not in text
 
 
 codes = st.sampled_from([b"220", b"235", b"250", b"334", b"354", b"421", b"450", b"521", b"550", b"199", b"2x0"])
@@ -99,26 +130,18 @@ options = st.builds(
 )
 
 
-@given(options, speech)
-@settings(max_examples=400, deadline=None)
-def test_nothing_that_a_server_says_gets_through(options, speech):
+@given(options, speech, st.booleans(), st.booleans())
+@settings(max_examples=400)
+def test_nothing_that_a_server_says_gets_through(options, speech, tls_works, silently):
     """Plausible replies and arbitrary octets, in any order."""
-    driver = Driver(options)
+    driver = Driver(options, tls_works)
     for octets in speech:
         driver.feed(octets)
-    driver.end()
-    if options.tls in ("encrypt", "verify"):
-        said = {line.split(b" ")[0] for line in driver.clear.split(b"\r\n")}
-        assert said <= {b"", b"EHLO", b"HELO", b"LHLO", b"STARTTLS"}
-    if options.tls == "opportunistic" and options.credentials:
-        assert b"AUTH" not in driver.clear
-        assert b"MAIL" not in driver.clear
-    if options.credentials and Ready() in driver.events:
-        assert b"AUTH" in driver.clear + driver.inside
+    driver.end(silently)
 
 
 @given(options, st.lists(st.binary(max_size=200), max_size=20))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_noise_is_survived(options, noise):
     """Octets of no meaning at all."""
     driver = Driver(options)
@@ -173,7 +196,6 @@ def test_a_dialogue_in_pieces_of_any_length_is_the_same(length):
 
 
 @given(st.lists(st.lists(st.integers(0, 90), max_size=4), min_size=len(LEGAL), max_size=len(LEGAL)))
-@settings(deadline=None)
 def test_a_dialogue_cut_anywhere_is_the_same(cuts):
     """At any places of any of its parts."""
     pieces_of = []
@@ -181,3 +203,126 @@ def test_a_dialogue_cut_anywhere_is_the_same(cuts):
         edges = sorted({0, len(part), *(place for place in places if place < len(part))})
         pieces_of.append([part[start:end] for start, end in pairwise(edges)])
     assert played(pieces_of) == WHOLE
+
+
+WITH_TLS: Final = SessionOptions(hostname="me.example", tls="verify", credentials=Credentials("user", SECRET))
+OVER_LMTP: Final = SessionOptions(hostname="me.example", tls="none", lmtp=True)
+LEGAL_LMTP: Final = [
+    b"220 mx.example LMTP\r\n",
+    b"250-mx.example\r\n250-PIPELINING\r\n250-SMTPUTF8\r\n250 8BITMIME\r\n",
+    b"250 ok\r\n250 ok\r\n250 ok\r\n550 5.1.1 no\r\n354 go\r\n",
+    b"250 2.0.0 bob has it\r\n",
+    b"452 4.2.2 eve is full\r\n",
+    b"250 ok\r\n250 ok\r\n354 go\r\n",
+    b"250 2.0.0 bob has it\r\n250 ok\r\n250 ok\r\n354 go\r\n",
+    b"550 5.7.1 nobody has it\r\n",
+]
+
+
+def test_the_legal_dialogue_over_lmtp_comes_to_its_end():
+    """With an answer for each recipient."""
+    driver = Driver(OVER_LMTP)
+    for part in LEGAL_LMTP:
+        driver.feed(part)
+    finished = [event for event in driver.events if isinstance(event, Finished)]
+    codes = [[outcome.code for outcome in event.outcomes] for event in finished]
+    assert codes == [[250, 452, 550], [250], [550]]
+
+
+@st.composite
+def gone_wrong(draw: st.DrawFn, legal: list[bytes]) -> list[bytes]:
+    """The legal dialogue, but for places where something else is said, or nothing, or it comes twice or too early."""
+    parts = list(legal)
+    for _ in range(draw(st.integers(1, 3))):
+        place = draw(st.integers(0, len(parts) - 1))
+        change = draw(st.sampled_from(["other", "inserted", "left out", "twice", "early", "code", "cut"]))
+        if change == "other":
+            parts[place] = draw(st.one_of(likely, lines, st.binary(max_size=40)))
+        elif change == "inserted":
+            parts.insert(place, draw(st.one_of(likely, lines, st.binary(max_size=40))))
+        elif change == "left out":
+            parts[place] = b""
+        elif change == "twice":
+            parts[place] *= 2
+        elif change == "early":
+            parts[place] += parts[(place + 1) % len(parts)]
+        elif change == "code":
+            parts[place] = draw(codes) + parts[place][3:]
+        else:
+            parts[place] = parts[place][: draw(st.integers(0, len(parts[place])))]
+    return parts
+
+
+@given(gone_wrong(LEGAL), st.booleans(), st.booleans())
+@settings(max_examples=400)
+def test_a_dialogue_with_tls_and_a_password_that_goes_wrong_anywhere_keeps_its_secrets(parts, tls_works, silently):
+    """STARTTLS, AUTH LOGIN and pipelined envelopes, each with something amiss: also octets that come before the
+    handshake that they would have to come after."""
+    driver = Driver(WITH_TLS, tls_works)
+    for part in parts:
+        driver.feed(part)
+    driver.end(silently)
+
+
+@given(gone_wrong(LEGAL_LMTP), st.booleans())
+@settings(max_examples=400)
+def test_a_dialogue_over_lmtp_that_goes_wrong_anywhere_forgets_nobody(parts, silently):
+    """Where each recipient has an answer of its own to wait for."""
+    driver = Driver(OVER_LMTP)
+    for part in parts:
+        driver.feed(part)
+    driver.end(silently)
+
+
+@given(gone_wrong(LEGAL))
+def test_octets_that_come_with_the_answer_to_starttls_end_the_attempt(parts):
+    """Nobody knows who put them there: they are never taken for an answer that came inside TLS."""
+    driver = Driver(WITH_TLS)
+    for part in LEGAL[:2]:
+        driver.feed(part)
+    driver.feed(LEGAL[2] + b"".join(parts))
+    if b"".join(parts):
+        assert isinstance(driver.events[-1], Failed)
+        assert driver.inside == b""
+
+
+# the reader of replies by itself
+
+REPLY_PIECES: Final = st.sampled_from(
+    [
+        *(b"250", b"250 ok", b"250-", b"550 5.1.1 no", b"199", b"600", b"5.1.1 ", b"\r\n", b"\n", b"\r", b" ", b"-"),
+        *(b"\0", b"\x1b[2J", b"\xff", "\u202e".encode(), b"x" * 8200, b"250-" + b"y" * 8000 + b"\r\n"),
+    ]
+)
+
+
+def read_in(pieces: list[bytes]) -> tuple[list[Reply], str]:
+    """The replies in these octets, and how it ended: the error, or nothing."""
+    reader, replies = ReplyReader(), []
+    try:
+        for piece in pieces:
+            reader.feed(piece)
+            while (reply := reader.next_reply()) is not None:
+                replies.append(reply)
+    except ReplyError as error:
+        return replies, str(error)
+    return replies, ""
+
+
+@given(st.lists(REPLY_PIECES | st.binary(max_size=20), max_size=12), st.lists(st.integers(0, 9000), max_size=5))
+@settings(max_examples=400)
+def test_any_octets_are_replies_or_a_reply_error_whatever_way_they_are_cut(pieces, cuts):
+    """Bounded, escaped, the same for every cutting; and nothing else is raised."""
+    octets = b"".join(pieces)
+    edges = sorted({0, len(octets), *(cut for cut in cuts if cut < len(octets))})
+    replies, error = read_in([octets])
+    assert read_in([octets[start:end] for start, end in pairwise(edges)]) == (replies, error)
+    assert error.isascii()
+    assert error.isprintable()
+    for reply in replies:
+        assert 200 <= reply.code < 600
+        assert reply.text.isascii()
+        assert reply.text.isprintable()
+        assert len(reply.text) <= TEXT_LIMIT
+        assert reply.enhanced == "" or reply.enhanced.startswith(f"{reply.digit}.")
+        assert sum(map(len, reply.lines)) <= REPLY_LIMIT
