@@ -92,14 +92,14 @@ def _html(view: Overview) -> str:
     waiting = "" if view.queued is None else f"{view.queued} waiting – "
     name = f"deferd on {view.hostname}" if view.hostname else "deferd"
     state = (
-        f'<p class="bad" role="alert"><strong>Not working: {escape(view.wrong)}</strong></p>'
+        f'<p class="bad" role="alert"><strong>Not working: {_text(view.wrong)}</strong></p>'
         if view.wrong
         else '<p class="good">Working.</p>'
     )
     return "".join(
         (
-            _HEAD.format(title=escape(f"{'! ' if view.wrong else ''}{waiting}{name}")),
-            f"<body>\n<header><h1>{escape(name)}</h1>\n{state}\n</header>\n<main>\n",
+            _HEAD.format(title=_text(f"{'! ' if view.wrong else ''}{waiting}{name}")),
+            f"<body>\n<header><h1>{_text(name)}</h1>\n{state}\n</header>\n<main>\n",
             _numbers(view),
             "<h2>Sites with mail waiting</h2>\n",
             _list((_site(line, view.now) for line in view.sites[:MOST_SITES]), "No mail is waiting."),
@@ -107,7 +107,7 @@ def _html(view: Overview) -> str:
             "<h2>Last troubles</h2>\n",
             _list((_trouble(trouble, view.now) for trouble in view.troubles), "None since the start."),
             "</main>\n",
-            f"<footer><p><small>deferd {escape(view.version)}, {_moment(view.wall)}</small></p></footer>\n",
+            f"<footer><p><small>deferd {_text(view.version)}, {_moment(view.wall)}</small></p></footer>\n",
             "</body>\n</html>\n",
         )
     )
@@ -121,7 +121,7 @@ def _numbers(view: Overview) -> str:
         ("oldest", "–" if view.oldest is None else duration(view.now - view.oldest)),
         *((name, str(count)) for name, count in view.totals),
     ]
-    inner = "".join(f"<div><dt>{escape(name)}</dt><dd>{value}</dd></div>\n" for name, value in tiles)
+    inner = "".join(f"<div><dt>{_text(name)}</dt><dd>{value}</dd></div>\n" for name, value in tiles)
     return f"<dl>\n{inner}</dl>\n"
 
 
@@ -143,16 +143,23 @@ def _site(line: SiteLine, now: float) -> str:
     if line.due is not None:
         facts.append(f"next in {duration(line.due - now)}" if line.due > now else "due now")
     if line.why:
-        facts.append(f'<span class="dim">{escape(line.why)}</span>')
-    return f"<strong>{escape(line.site)}</strong><br>{', '.join(facts) or 'quiet'}"
+        facts.append(f'<span class="dim">{_text(line.why)}</span>')
+    return f"<strong>{_text(line.site)}</strong><br>{', '.join(facts) or 'quiet'}"
 
 
 def _trouble(trouble: Trouble, now: float) -> str:
     what = trouble.event.replace("_", " ")
     return (
-        f"<strong>{escape(what)}</strong> {escape(trouble.subject)} "
-        f"<small>{duration(now - trouble.at)} ago</small><br>{escape(trouble.text)}"
+        f"<strong>{_text(what)}</strong> {_text(trouble.subject)} "
+        f"<small>{duration(now - trouble.at)} ago</small><br>{_text(trouble.text)}"
     )
+
+
+def _text(text: str) -> str:
+    """What somebody said, as HTML: nothing of it is markup, unseen, or turns the writing around."""
+    if not text.isprintable():
+        text = "".join(character if character.isprintable() else ascii(character)[1:-1] for character in text)
+    return escape(text)
 
 
 def _moment(at: float) -> str:

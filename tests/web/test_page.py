@@ -113,6 +113,25 @@ def test_nothing_that_a_server_or_a_file_said_becomes_markup() -> None:
     assert reader.text.count("alert(1)") >= 8
 
 
+UNSEEN = "\x1b[2J\0\x7f\x9b\u202e\u200b\ufeff\r\n"
+SPELT = r"\x1b[2J\x00\x7f\x9b\u202e\u200b\ufeff\r\n"
+
+
+def test_nothing_unseen_is_left_in_what_was_said() -> None:
+    """Controls, what turns the writing around and what has no width are spelt out."""
+    view = Overview(
+        version="1",
+        now=NOW,
+        hostname=UNSEEN,
+        wrong=UNSEEN,
+        sites=[SiteLine(site=UNSEEN, why=UNSEEN)],
+        troubles=[Trouble(NOW, UNSEEN, UNSEEN, UNSEEN)],
+    )
+    html = page(view).body.decode()
+    assert all(line.isprintable() for line in html.split("\n"))
+    assert html.count(SPELT) == 8
+
+
 def test_it_needs_nothing_but_itself() -> None:
     """No script, nothing from elsewhere, and a policy that allows its own style only."""
     response = page(Overview(version="1", now=NOW, wall=NOW))
@@ -130,7 +149,7 @@ def test_it_needs_nothing_but_itself() -> None:
 
 def test_text_that_is_no_unicode_does_not_break_it() -> None:
     """A file's name may hold what no encoding can."""
-    assert "?" in read(troubles=[Trouble(NOW, "job_rejected", "name\udcff.eml", "")]).text
+    assert r"name\udcff.eml" in read(troubles=[Trouble(NOW, "job_rejected", "name\udcff.eml", "")]).text
 
 
 @pytest.mark.parametrize(
