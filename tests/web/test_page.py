@@ -122,6 +122,7 @@ def test_nothing_unseen_is_left_in_what_was_said() -> None:
     view = Overview(
         version="1",
         now=NOW,
+        wall=NOW,
         hostname=UNSEEN,
         wrong=UNSEEN,
         sites=[SiteLine(site=UNSEEN, why=UNSEEN)],
