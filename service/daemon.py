@@ -32,6 +32,7 @@ from service.message.read import ReadingRules, is_job_name, read_job
 from service.queue.aftermath import tell_aftermath
 from service.queue.attachments import Attachments
 from service.queue.calendar import BootClock
+from service.queue.damage import REMEDY, set_aside_if_damaged
 from service.queue.drop import DropDirectory
 from service.queue.ids import id_text
 from service.queue.intake import Intake
@@ -104,6 +105,7 @@ class Daemon:
         layout = prepare(self.settings.queue.directory)
         self._lock = DirectoryLock(layout.directory)
         self._held.append(self._lock.release)
+        self._set_aside_if_damaged(layout)
         self._build_queue(layout)
         self._delivery = Delivery(
             self._reactor,
@@ -130,6 +132,11 @@ class Daemon:
             hostname=self.settings.hostname,
         )
         tell_aftermath(self.journal, self._store.aftermath)
+
+    def _set_aside_if_damaged(self, layout: Layout) -> None:
+        aside = set_aside_if_damaged(layout.database, self._reactor.wall_time())
+        if aside is not None:
+            self.journal.tell("store_damaged", why=aside.why, path=str(aside.folder), remedy=REMEDY)
 
     def _build_queue(self, layout: Layout) -> None:
         self._drop = DropDirectory(layout, self.settings.limits.message_size)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, TypeVar
 import click
 
 from service.cli.options import config_option, give_up, json_option, local_settings
+from service.cli.recover import recover
 from service.cli.terminal import clean, print_json, print_table
 
 if TYPE_CHECKING:
@@ -105,6 +106,9 @@ def show(config_path: str | None, as_json: bool, id: str) -> None:
 
 def _answer(*parts: object) -> str:
     return " ".join(str(part) for part in parts if part)
+
+
+queue.add_command(recover)
 
 
 def _changing(change: Change, what: str, done: str) -> None:

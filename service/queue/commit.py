@@ -25,6 +25,7 @@ from deferred.defer import Deferred, fail
 from deferred.failure import Failure
 from deferred.interfaces import Reactor, TimerHandle
 from service.journal import Journal
+from service.queue.damage import note_damage
 from service.queue.schema import FAULTS, explain, make_durable, open_writer
 from service.queue.store import StoreFailed
 
@@ -183,7 +184,7 @@ class GroupCommit:
     def _failed(self, batch: list[_Operation], error: BaseException) -> None:
         """Put the batch back in front, let go of the connection, say so, and try again later."""
         self._abandon_connection()
-        self._why = explain(self._path, error) if not isinstance(error, StoreFailed) else str(error)
+        self._why = note_damage(self._path, error)
         self._failures += 1
         if self._failures == 1 or self._reactor.time() - self._told_at >= _TELL_AGAIN:
             self._told_at = self._reactor.time()

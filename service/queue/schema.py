@@ -219,7 +219,8 @@ def _check_version(connection: apsw.Connection, path: Path) -> None:
 def explain(path: Path, error: BaseException) -> str:
     """What is wrong with the store at `path`, and what may help."""
     if isinstance(error, apsw.CorruptError | apsw.NotADBError):
-        return f"{path} is damaged ({error}): move it aside, or restore it, and start again"
+        remedy = "restart deferd, which sets it aside and goes on, then run `deferd queue recover`"
+        return f"{path} is damaged ({error}): {remedy}"
     if isinstance(error, apsw.FullError):
         return f"{path} cannot grow ({error}): the disk is full; free some space"
     if isinstance(error, apsw.BusyError | apsw.LockedError):

@@ -22,9 +22,10 @@ from service.queue.accepting import Entry, accept_job
 from service.queue.aftermath import NOTHING, Aftermath, AtWork, sort_out
 from service.queue.calendar import BootClock, Calendar
 from service.queue.commit import GroupCommit
+from service.queue.damage import note_damage
 from service.queue.ids import Ids, id_number, id_text
 from service.queue.owing import Changed, OwedResult, ResultPolicy
-from service.queue.schema import FAULTS, explain, open_reader
+from service.queue.schema import FAULTS, open_reader
 from service.queue.settling import claim_due, mark_dot, settle_one, sites_now, unclaim
 from service.queue.staging import HEAVY, Staging
 from service.queue.store import (
@@ -367,7 +368,7 @@ class SQLiteStore:
         try:
             return look(self._look, *arguments)
         except FAULTS as error:
-            raise StoreFailed(explain(self._path, error)) from error
+            raise StoreFailed(note_damage(self._path, error)) from error
 
     # Keeping
 
