@@ -94,7 +94,7 @@ def _tell_one(report: Report) -> None:
         if number:
             click.echo(f"  {number} {what}")
     if report.log_damaged:
-        click.echo("  its log was damaged: what was sent shortly before may be sent again")
+        click.echo("  its log was damaged: where a newer state of a job was lost with it, the job is held")
     for kind, troubles in (("in part", report.parts), ("lost", report.lost)):
         for trouble in troubles:
             files = f" ({', '.join(map(clean, trouble.files))})" if trouble.files else ""

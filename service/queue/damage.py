@@ -93,7 +93,9 @@ def find_damage(database: Path) -> str | None:
     try:
         with _looking(database) as connection:
             whole = size + (octets or 0) <= _SMALL or _mark(database).exists()
-            why = _missing(connection) or _unseen(connection, log) or _checked(connection, whole)
+            why = (
+                _missing(connection, _has_results(database)) or _unseen(connection, log) or _checked(connection, whole)
+            )
     except _DAMAGE as error:
         return str(error)
     except FAULTS:
@@ -109,8 +111,12 @@ def _gone(database: Path, size: int | None, log: int | None) -> str | None:
         return "there is a log, but no database" if size is None else "there is a log, but the database is empty"
     if size is None:
         return None
+    return "it is empty, but there are results" if _has_results(database) else None
+
+
+def _has_results(database: Path) -> bool:
     results = database.parent / "results"
-    return "it is empty, but there are results" if results.is_dir() and any(results.iterdir()) else None
+    return results.is_dir() and any(results.iterdir())
 
 
 @contextlib.contextmanager
@@ -125,14 +131,16 @@ def _looking(database: Path) -> Iterator[apsw.Connection]:
         connection.close(True)
 
 
-def _missing(connection: apsw.Connection) -> str | None:
+def _missing(connection: apsw.Connection, results: bool) -> str | None:
     """What of the tables is not there."""
     version = connection.pragma("user_version")
     there = {
         str(name) for (name,) in connection.execute("SELECT name FROM sqlite_schema WHERE name NOT LIKE 'sqlite_%'")
     }
+    if version == 0 and not there:
+        return "it has no tables, but there are results" if results else None  # a first start that was broken off
     if version == 0:
-        return "it has tables, but no version" if there else None  # a start that was broken off: they are made now
+        return "it has tables, but no version"
     if version < 0:
         return "its version is none"
     missing = sorted(_names() - there)

@@ -8,7 +8,7 @@ since: only where the list of free pages is intact is it known that it was not, 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final
 
 from service.queue.pages import (
@@ -31,11 +31,11 @@ _OF_STATE: Final = "job_state"
 class Found:
     """The places of rows, by the jobs that they belong to, as one way led to them.
 
-    `trusted`: what is found is in the queue, not a former state of it. `gaps` has the tables of which something may be
-    missing. A place is a page's number and, in its lowest 16 bits, a cell's.
+    `trusts` tells whether a page is as the queue last had it, not a former state of it. `gaps` has the tables of which
+    something may be missing. A place is a page's number and, in its lowest 16 bits, a cell's.
     """
 
-    def __init__(self, pages: Pages, tables: dict[str, Table], *, trusted: bool, stale: frozenset[int]) -> None:
+    def __init__(self, pages: Pages, tables: dict[str, Table], trusts: Callable[[int], bool]) -> None:
         self.pages = pages
         self.tables = tables
         self.gaps: set[str] = set()
@@ -50,12 +50,11 @@ class Found:
         self.aliases: defaultdict[int, list[int]] = defaultdict(list)
         self.indexed: dict[int, str] = {}
         """The state of each job, where only the index of jobs tells of it."""
-        self._trusted = trusted
-        self._stale = stale
+        self._trusts = trusts
 
     def trusts(self, place: int) -> bool:
         """Whether the row there is as the queue last had it."""
-        return self._trusted and place >> 16 not in self._stale
+        return self._trusts(place >> 16)
 
     def row(self, table: str, place: int) -> dict[str, Any]:
         """The row at this place. Raises `Unreadable`."""
@@ -117,14 +116,13 @@ class Found:
                 self.indexed[job] = state
 
 
-def find(
-    pages: Pages, tables: dict[str, Table], free: set[int] | None, *, trusted: bool, stale: frozenset[int]
-) -> list[Found]:
+def find(pages: Pages, tables: dict[str, Table], free: set[int] | None, trusts: Callable[[int], bool]) -> list[Found]:
     """Go both ways: what the trees lead to and, if they have gaps, what is on the pages that they miss.
 
-    `free` are the pages that are free, None where that is not known; `trusted` and `stale` tell what the log says.
+    `free` are the pages that are free, None where that is not known; `trusts` tells whether a page's newest content is
+    there.
     """
-    by_tree = Found(pages, tables, trusted=trusted, stale=stale)
+    by_tree = Found(pages, tables, trusts)
     taken: set[int] = set()
     for name in _WANTED:
         if name in tables:
@@ -133,13 +131,17 @@ def find(
         return [by_tree]
     if "job" in by_tree.gaps:
         by_tree.take_index(tables[_OF_STATE])
-    missed = Found(pages, tables, trusted=trusted and free is not None, stale=stale)
+    missed = Found(pages, tables, _nothing if free is None else trusts)
     names = by_tree.gaps - {_ALIKE}
     for run in _strays(pages, taken | (free or set())):
         for name in names:
             if any(cell is not None and tables[name].fits(cell) for cell in run):
                 missed.take(name, run)
     return [by_tree, missed]
+
+
+def _nothing(_: int) -> bool:
+    return False
 
 
 def _strays(pages: Pages, known: set[int]) -> Iterator[list[Cell | None]]:

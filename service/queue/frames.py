@@ -14,9 +14,9 @@ from __future__ import annotations
 import os
 import struct
 import sys
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Final, NamedTuple
-
-import msgspec
 
 _HEADER: Final = struct.Struct(">8I")
 _FRAME: Final = struct.Struct(">6I")
@@ -35,7 +35,8 @@ class Frame(NamedTuple):
     commit: int
 
 
-class LogFile(msgspec.Struct, frozen=True):
+@dataclass(frozen=True)
+class LogFile:
     """What a log holds.
 
     `frames` are those that SQLite takes; `beyond` those that it does not, where it is proved that they were committed.
@@ -52,6 +53,14 @@ class LogFile(msgspec.Struct, frozen=True):
     def damaged(self) -> bool:
         """Whether transactions are in it that SQLite does not see."""
         return bool(self.beyond)
+
+    def trusts(self, page: int) -> bool:
+        """Whether no newer content of this page was lost with the damaged frames."""
+        return page not in self.lost and (not self.blind or page in self._later)
+
+    @cached_property
+    def _later(self) -> set[int]:
+        return {frame.page for frame in self.beyond}
 
 
 def read_log(fd: int, page_size: int, after: int = 0) -> LogFile:

@@ -90,7 +90,7 @@ def recover(source: Path, directory: Path, wall_time: Callable[[], float], resul
     try:
         with Salvage(database) as salvage:
             report = Report(source=str(source), log_damaged=salvage.log_damaged)
-            _Recovery(writer, database.parent, wall_time, results, salvage.blind, report).run(salvage.jobs())
+            _Recovery(writer, database.parent, wall_time, results, report).run(salvage.jobs())
     except FAULTS as error:
         raise StoreFailed(explain(present, error)) from error
     finally:
@@ -106,7 +106,6 @@ class _Recovery:
         folder: Path,
         wall_time: Callable[[], float],
         results: ResultPolicy,
-        blind: bool,
         report: Report,
     ) -> None:
         self._writer = writer
@@ -114,7 +113,6 @@ class _Recovery:
         self._folder = folder
         self._wall_time = wall_time
         self._results: ResultPolicy = results
-        self._blind = blind
         self._report = report
 
     def run(self, jobs: Iterable[Salvaged]) -> None:
@@ -124,7 +122,7 @@ class _Recovery:
             fates = self._insert(fit) if fit else []
             for job, fate in zip(fit, fates, strict=True):
                 setattr(self._report, fate, getattr(self._report, fate) + 1)
-                self._report.held_in_doubt += fate == "held" and self._in_doubt(job)
+                self._report.held_in_doubt += fate == "held" and job.doubtful
             for job in batch:
                 self._report.seen += 1
                 if job.why is not None:
@@ -135,7 +133,7 @@ class _Recovery:
         writer.execute("BEGIN IMMEDIATE")
         try:
             now = self._wall_time()
-            fates = [self._restorer.put_back(job, now, hold=self._in_doubt(job)) for job in jobs]
+            fates = [self._restorer.put_back(job, now, hold=job.doubtful) for job in jobs]
             changed = [
                 (job.id, fate == "ended")
                 for job, fate in zip(jobs, fates, strict=True)
@@ -148,11 +146,6 @@ class _Recovery:
                 writer.execute("ROLLBACK")
             raise
         return fates
-
-    def _in_doubt(self, salvaged: Salvaged) -> bool:
-        """Whether it may have been sent since it was read, and is not to be sent again unasked."""
-        asked = salvaged.job is not None and salvaged.job["in_doubt"] == "hold"
-        return salvaged.doubtful or (self._blind and asked)
 
     def _write_down(self, salvaged: Salvaged) -> None:
         id, why = id_text(salvaged.id & (1 << 60) - 1), salvaged.why or ""

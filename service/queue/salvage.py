@@ -72,7 +72,6 @@ class Salvage:
             log = self._open_log(path)
             self._ways = self._find(path, log)
             self.log_damaged = log.damaged
-            self.blind = log.blind
         except BaseException:
             self.close()
             raise
@@ -101,7 +100,7 @@ class Salvage:
         found = []
         for number, frames in enumerate(states):
             pages, free = self._pages(path, log, frames)
-            found += find(pages, tables(pages), free, trusted=number == 0, stale=log.lost)
+            found += find(pages, tables(pages), free, log.trusts if number == 0 else lambda _: False)
         return found
 
     def _pages(self, path: Path, log: LogFile, frames: tuple[Frame, ...]) -> tuple[Pages, set[int] | None]:
