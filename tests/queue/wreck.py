@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -12,13 +11,11 @@ import apsw
 import msgspec
 
 from service.queue.changing import change_jobs
-from service.queue.salvage import Salvaged
+from service.queue.pages import LEAF_INDEX, LEAF_TABLE, Cell, Pages, values
+from service.queue.salvage import Salvage, Salvaged
 from service.queue.schema import PIECE, open_writer
 from service.queue.sqlite import SQLiteStore
 from service.queue.store import Claim, Settlement, Submission
-
-Row = tuple[Any, ...]
-TABLES = ("job", "recipient", "delivery", "content", "piece", "alias")
 
 
 def message(size: int, mark: str) -> bytes:
@@ -64,17 +61,6 @@ def hold_some(database: Path, now: float) -> None:
         jobs = [job for (job,) in connection.execute("SELECT DISTINCT job FROM delivery ORDER BY job")]
         change_jobs(connection, "hold", jobs[::7], None, now)
     connection.close()
-
-
-def rows(database: Path, table: str) -> list[Row]:
-    """All rows of a table, in order."""
-    connection = apsw.Connection(str(database), flags=apsw.SQLITE_OPEN_READONLY)
-    try:
-        if not connection.execute("SELECT 1 FROM sqlite_schema WHERE name = ?", (table,)).fetchone():
-            return []
-        return sorted(connection.execute(f"SELECT * FROM {table}").fetchall(), key=repr)
-    finally:
-        connection.close()
 
 
 class Jobs(msgspec.Struct):
@@ -156,4 +142,44 @@ def zeros(number: int) -> bytes:
 
 
 def noise(number: int) -> bytes:
-    return os.urandom(number)
+    return Random(number).randbytes(number)
+
+
+def pages_of_jobs(database: Path) -> dict[int, set[int]]:
+    """The pages that each job of an undamaged queue needs: its rows', its content's, and the one that tells what comes
+    after its last recipient."""
+    with Salvage(database) as salvage:
+        (way,) = salvage._ways
+        needs: dict[int, set[int]] = {id: {place >> 16} for id, place in way.jobs.items()}
+        cells = list(way.pages.walk(way.tables["recipient"].root, LEAF_INDEX))
+        for cell, after in zip(cells, [*cells[1:], cells[-1]], strict=True):
+            needs[values(cell.local, 1)[0]] |= {cell.page, after.page}
+        page = way.tables["recipient"].root  # that nothing comes after the very last is told by all on the way to it
+        while page:
+            needs[values(cells[-1].local, 1)[0]].add(page)
+            page = way.pages.page(page).last
+        for table in ("content", "piece"):
+            for cell in way.pages.walk(way.tables[table].root, LEAF_TABLE):
+                job = cell.key if table == "content" else values(cell.local, 1)[0]
+                if job in needs:
+                    needs[job] |= {cell.page, *_chain(way.pages, cell)}
+    return needs
+
+
+def _chain(pages: Pages, cell: Cell) -> Iterator[int]:
+    left, page = cell.size - len(cell.local), cell.chain
+    while left > 0:
+        yield page
+        left -= pages.size - 4
+        page = int.from_bytes(pages.read(page)[:4], "big")
+
+
+def inner_page(database: Path, table: str, depth: int) -> int:
+    """The first page of a table's tree, or the first of those so far below it."""
+    with Salvage(database) as salvage:
+        (way,) = salvage._ways
+        page = way.tables[table].root
+        for _ in range(depth):
+            if way.pages.page(page).last:
+                page = way.pages.cell(page, 0).child
+        return page
