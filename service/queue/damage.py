@@ -192,12 +192,12 @@ def _set_aside(database: Path, now: float) -> Path:
     (folder / _UNDER_WAY).touch(mode=0o600)
     for name in ("", "-journal", "-wal"):
         path = _beside(database, name)
-        if path.exists():
+        if _octets(path) or (path == database and path.exists()):
             path.rename(folder / path.name)
             # The log must not be gone before the database is: what is left would pass for an older, sound queue.
             _sync(folder)
             _sync(directory)
-    for name in ("-shm", _MARK):
+    for name in ("-journal", "-wal", "-shm", _MARK):  # of the first two what is empty
         _beside(database, name).unlink(missing_ok=True)
     (folder / _UNDER_WAY).unlink()
     return folder

@@ -183,3 +183,11 @@ def inner_page(database: Path, table: str, depth: int) -> int:
             if way.pages.page(page).last:
                 page = way.pages.cell(page, 0).child
         return page
+
+
+def content_page(database: Path) -> int:
+    """A page in the middle of some large content."""
+    with Salvage(database) as salvage:
+        (way,) = salvage._ways
+        cell = next(way.pages.walk(way.tables["piece"].root, LEAF_TABLE))
+        return list(_chain(way.pages, cell))[5]
