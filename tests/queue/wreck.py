@@ -191,3 +191,11 @@ def content_page(database: Path) -> int:
         (way,) = salvage._ways
         cell = next(way.pages.walk(way.tables["piece"].root, LEAF_TABLE))
         return list(_chain(way.pages, cell))[5]
+
+
+def leaves(database: Path, table: str) -> list[int]:
+    """The pages of a table's rows, in their order."""
+    with Salvage(database) as salvage:
+        (way,) = salvage._ways
+        shape = way.tables[table]
+        return list(dict.fromkeys(cell.page for cell in way.pages.walk(shape.root, shape.leaf) if cell is not None))
