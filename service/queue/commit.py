@@ -121,6 +121,8 @@ class GroupCommit:
     def _begin(self) -> None:
         self._timer = None
         if not self._waiting:
+            if self._failures and self._closing is None:
+                self._find_out()
             self._finish_closing()
             return
         try:
@@ -143,6 +145,14 @@ class GroupCommit:
         self._committing = True
         d = self._reactor.defer_to_thread(_commit, self._connection)
         d.add_callbacks(lambda _: self._committed(batch), lambda failure: self._not_committed(batch, failure))
+
+    def _find_out(self) -> None:
+        """Whoever waits for the store to be well again asks nothing of it until then: so it asks itself."""
+
+        def touch(connection: apsw.Connection, _: bool) -> None:
+            connection.execute("INSERT OR REPLACE INTO meta VALUES ('probe', ?)", (self._reactor.wall_time(),))
+
+        self.submit(touch).add_errback(lambda failure: failure.trap(StoreFailed))  # it is being closed meanwhile
 
     def _run_batch(self, connection: apsw.Connection, batch: list[tuple[_Operation, Any]]) -> None:
         started = self._reactor.time()

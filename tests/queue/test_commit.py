@@ -138,6 +138,24 @@ def test_a_probe_fails_at_once(reactor, store, disk):
     reactor.advance(5)
 
 
+def test_a_store_that_only_a_probe_found_failing_recovers(reactor, store, told, disk):
+    """Nobody else has asked for anything, nor will while it is not healthy: it finds out by itself."""
+    disk.left = 4
+    assert reactor.wait(store.probe().add_errback(lambda failure: failure.value)).args
+    reactor.advance(10)
+    assert (store.healthy, told.names()) == (True, ["store_failed", "store_recovered"])
+    reactor.wait(store.probe())
+
+
+def test_a_store_that_is_closed_while_it_finds_out_whether_it_is_well_lets_go(reactor, open_store, disk):
+    """What it asks of the disk by itself holds nobody up."""
+    store = open_store()
+    disk.left = 100
+    reactor.wait(store.probe().add_errback(lambda failure: failure.value))
+    reactor.advance(3)
+    reactor.wait(store.close())
+
+
 def test_operations_keep_their_order_through_trouble(reactor, store, submission, disk):
     """What was asked for meanwhile comes after the batch that failed."""
     disk.left = 2
