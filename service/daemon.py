@@ -207,7 +207,7 @@ class Daemon:
             in_flight=lambda: self._delivery.in_flight,
             sites=self._site_lines,
             hostname=lambda: self.settings.hostname,
-            unready=lambda: "deferd is stopping" if self._stopping else None,
+            unready=lambda: "deferd is stopping" if self._stopping else self._intake.trouble,
         )
         self._web = WebServer(self._reactor, handlers, self.journal)
         self._held.append(self._web.close)

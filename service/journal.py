@@ -33,7 +33,9 @@ EVENTS: Final[dict[str, Level]] = {
     "job_known": "info",  # id, name: the same file or key again, not sent again
     "job_finished": "info",  # id, name, state
     "watch_failed": "warning",  # why: no inotify; new/ is looked through again and again instead
-    "file_stuck": "error",  # name, why: accepted or rejected, but cannot be moved or removed
+    "intake_failed": "error",  # why: no job can be taken in (no descriptors left, new/ cannot be read)
+    "intake_recovered": "info",
+    "file_stuck": "error",  # name, why: accepted or rejected, but cannot be moved or removed; or cannot be read yet
     "result_failed": "error",  # name, why: a result file could not be written yet
     # an attempt's life
     "attempt_started": "info",  # id, site, attempt, recipients

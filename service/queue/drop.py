@@ -34,8 +34,7 @@ _KINDS: Final = {
     stat.S_IFCHR: "a device",
     stat.S_IFBLK: "a device",
 }
-_PASSING: Final = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EMFILE, errno.ENFILE, errno.ENOMEM}
-"""Errors that end by themselves or by an operator's hand: what met one is tried again."""
+_LACKING: Final = {errno.EMFILE, errno.ENFILE, errno.ENOMEM}
 
 
 class Refused(Exception):
@@ -43,7 +42,15 @@ class Refused(Exception):
 
 
 class NotYet(Exception):
-    """The file cannot be taken now: it is being changed, or the system is short of something."""
+    """The file cannot be taken now: it is being changed, or (see below) cannot be read."""
+
+
+class Lacking(NotYet):
+    """The system is short of what it takes to read any file; says of what."""
+
+
+class Unreadable(NotYet):
+    """The disk does not give this file now; says why."""
 
 
 class Stuck(Exception):
@@ -107,7 +114,7 @@ class DroppedFile:
                 left -= len(part)
             now = Identity.of(os.fstat(self._fd))
         except OSError as error:
-            raise NotYet(error.strerror) from error
+            raise _not_now(error) from error
         if left or not now.same_content(self.identity):
             raise NotYet("it was changed while it was read")
         return parts[0] if len(parts) == 1 else b"".join(parts)
@@ -143,7 +150,7 @@ class DropDirectory:
         except OSError as error:
             if error.errno in (errno.ELOOP, errno.ENXIO):  # it was swapped after the look
                 raise Refused("it is no regular file: drop the message itself") from error
-            raise NotYet(error.strerror) from error
+            raise _not_now(error) from error
         try:
             status = os.fstat(fd)
             self._check(name, status)
@@ -226,10 +233,10 @@ class DropDirectory:
         os.unlink(self._new + aside)  # noqa: PTH108 (as above)
 
     def reject(self, name: str, read: Identity, why: str, unique: str) -> str:
-        """Move the file to rejected/ with its `.why`; return its name there. Raises `Stuck`, `NotYet`.
+        """Move the file to rejected/ with its `.why`; return its name there. Raises `Stuck`, or `NotYet` where the name
+        stands for another file than was `read`.
 
-        The note comes first: there is never a rejected file that nobody explains. `NotYet` also where the name stands
-        for another file than was `read`.
+        The note comes first: there is never a rejected file that nobody explains.
         """
         kept = self._free_name(name, unique)
         target = self._layout.rejected / kept
@@ -245,8 +252,6 @@ class DropDirectory:
             note.unlink(missing_ok=True)
             if error.errno == errno.ENOENT and self.status(name) is None:
                 return kept
-            if error.errno in _PASSING:
-                raise NotYet(error.strerror) from error
             raise Stuck(f"it is no job ({why}), and cannot be moved to rejected/ ({error.strerror})") from error
         return kept
 
@@ -261,6 +266,10 @@ class DropDirectory:
         if _is_utf8(stem):
             cut = cut.decode(errors="ignore").encode()
         return os.fsdecode(cut + tail + dot + ending)
+
+
+def _not_now(error: OSError) -> NotYet:
+    return (Lacking if error.errno in _LACKING else Unreadable)(error.strerror)
 
 
 def _is_utf8(name: bytes) -> bool:

@@ -27,9 +27,10 @@ from deferred.interfaces import Reactor, TimerHandle
 from service.journal import Journal
 from service.message.job import Job, JobError
 from service.queue.attachments import InThread, without_attachments
-from service.queue.drop import TAKEN, DropDirectory, DroppedFile, Identity, NotYet, Refused, Stuck, printable
+from service.queue.drop import TAKEN, DropDirectory, DroppedFile, Identity, NotYet, Refused, printable
 from service.queue.lastwork import IN_THREAD, LastWork
 from service.queue.layout import Layout
+from service.queue.leftovers import Leftovers
 from service.queue.store import Accepted, Source, Store, StoreFailed, Submission
 from service.queue.watch import Watch
 
@@ -85,14 +86,13 @@ class Intake:
         self._wants = wants
         self._site_of = site_of
         self._accepted = accepted
-        self._unique = unique
+        self._leftovers = Leftovers(reactor, journal, drop, unique)
         self._last_work = last_work
         self._deadly = deadly
         self._names: OrderedDict[str, bool] = OrderedDict()  # to be looked at; True: its writer has closed it
         self._later: set[str] = set()
         self._busy: dict[str, bool] = {}  # being taken; True: something has happened to the name meanwhile
         self._quiet: dict[str, tuple[Identity, float]] = {}
-        self._stuck: dict[str, Identity] = {}
         self._batches = 0
         self._large = 0  # in the thread
         self._for_thread: OrderedDict[str, bool] = OrderedDict()  # to be looked at when the thread is free
@@ -106,10 +106,15 @@ class Intake:
             layout.new,
             noticed=self._noticed,
             found=self._found,
-            begins=self._forget_stuck,
+            trouble=self._leftovers.trouble,
             passed=self._go_on,
             crowded=lambda: len(self._names) > 10 * _BATCH,
         )
+
+    @property
+    def trouble(self) -> str | None:
+        """What keeps every job from being taken in now; None for nothing."""
+        return self._leftovers.trouble.why
 
     # Noticing
 
@@ -122,6 +127,7 @@ class Intake:
         """Take nothing more. What is on its way into the store gets there."""
         self._running = False
         self._watch.stop()
+        self._leftovers.stop()
         for timer in (self._work, self._retry):
             if timer is not None:
                 timer.cancel()
@@ -176,12 +182,15 @@ class Intake:
             file = self._drop.open(name)
         except Refused as refusal:
             status = self._drop.status(name)
-            if status is not None and (closed or self._has_settled(name, status)):
+            if status is None:  # new/ itself cannot be looked into, if it is there at all
+                self.scan()
+            elif closed or self._has_settled(name, status):
                 self._reject(name, status, str(refusal))
             return None
-        except NotYet:
-            self._look_later(name)
+        except NotYet as reason:
+            self._look_later(name, reason)
             return None
+        self._leftovers.trouble.is_over("read")
         if file is None:
             self._quiet.pop(name, None)
             self._attaching.discard(name)
@@ -214,11 +223,8 @@ class Intake:
 
     def _passed_over(self, file: DroppedFile, closed: bool) -> bool:
         """Whether the file is to be left alone now: it is stuck, or somebody writes it still."""
-        stuck = self._stuck.get(file.name)
-        if stuck is not None:
-            if stuck == file.identity:
-                return True
-            del self._stuck[file.name]
+        if self._leftovers.holds(file.name, file.identity):
+            return True
         writing = file.being_written()
         if writing is None:
             return not closed and not self._has_settled(file.name, file.identity)
@@ -269,9 +275,9 @@ class Intake:
 
     def _read_failed(self, file: DroppedFile, failure: Failure) -> None:
         name = file.name
-        if failure.check(NotYet):
+        if isinstance(failure.value, NotYet):
             self._release(name)
-            self._look_later(name)
+            self._look_later(name, failure.value)
             return
         why = str(failure.value)
         if not failure.check(JobError):
@@ -316,10 +322,7 @@ class Intake:
             self._remove(one.source)
 
     def _remove(self, source: Source) -> None:
-        try:
-            self._drop.remove(source)
-        except Stuck as error:
-            self._keep_stuck(source.name, str(error))
+        self._leftovers.remove(source)
         self._release(source.name)
 
     def _not_taken(self, batch: list[_Read], failure: Failure) -> None:
@@ -335,7 +338,7 @@ class Intake:
     def _keep_untaken(self, name: str, failure: Failure) -> None:
         """A job that the store cannot take though it can commit: a fault of ours. The file stays where it is."""
         self._journal.tell("unhandled_error", where="accept", error=failure.get_traceback())
-        self._keep_stuck(
+        self._leftovers.keep(
             name, f"deferd failed to take it, and tries again at its next start: {failure.get_error_message()}"
         )
         self._release(name)
@@ -344,37 +347,22 @@ class Intake:
 
     def _reject(self, name: str, read: Identity, why: str) -> None:
         """Put aside what was `read` as `name`, unless the name stands for something else by now."""
-        status = self._drop.status(name)
-        if status is None or self._stuck.get(name) == status:
-            self._release(name)
-            return
         try:
-            self._drop.reject(name, read, why, self._unique())
+            self._leftovers.reject(name, read, why)
         except NotYet:
             self._release(name)
             self._look_later(name)
-            return
-        except Stuck as error:
-            self._keep_stuck(name, str(error))
         else:
-            self._journal.tell("job_rejected", name=printable(name), why=why)
-        self._release(name)
-
-    def _keep_stuck(self, name: str, why: str) -> None:
-        status = self._drop.status(name)
-        if status is not None:
-            self._stuck[name] = status
-        self._journal.tell("file_stuck", name=printable(name), why=why)
-
-    def _forget_stuck(self) -> None:
-        self._stuck = {name: was for name, was in self._stuck.items() if self._drop.status(name) == was}
+            self._release(name)
 
     def _release(self, name: str) -> None:
         if self._busy.pop(name, False):  # a new file of this name came while the former was being taken
             self._names[name] = True
             self._go_on()
 
-    def _look_later(self, name: str) -> None:
+    def _look_later(self, name: str, reason: NotYet | None = None) -> None:
+        if reason is not None:
+            self._leftovers.not_yet(name, reason)
         self._later.add(name)
         if self._retry is None and self._running:
             self._retry = self._reactor.call_later(_LATER, self._look_again)

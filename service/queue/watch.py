@@ -10,6 +10,7 @@ from typing import Final
 from deferred.interfaces import Reactor, TimerHandle
 from service.journal import Journal
 from service.queue.inotify import CLOSE_WRITE, MOVED_TO, Inotify
+from service.queue.leftovers import Trouble
 
 _SCAN_EVERY: Final = 30.0
 _SCAN_SLICE: Final = 500
@@ -20,7 +21,8 @@ class Watch:
     """Calls `noticed(name, closed)` for each name that comes, and `found(name)` for each that is there.
 
     `closed` tells that whoever wrote the file has closed it, or renamed it into place. `crowded` says whether a scan is
-    to wait until what was told of has been seen to; `begins` is called before a scan, `passed` after some calls.
+    to wait until what was told of has been seen to; `passed` is called after some calls. That the directory cannot be
+    read is `trouble`.
     """
 
     def __init__(
@@ -31,18 +33,18 @@ class Watch:
         *,
         noticed: Callable[[str, bool], object],
         found: Callable[[str], object],
-        begins: Callable[[], object],
         passed: Callable[[], object],
         crowded: Callable[[], bool],
+        trouble: Trouble,
     ) -> None:
         self._reactor = reactor
         self._journal = journal
         self._directory = directory
         self._noticed = noticed
         self._found = found
-        self._begins = begins
         self._passed = passed
         self._crowded = crowded
+        self._trouble = trouble
         self._timer: TimerHandle | None = None
         self._scanning: Iterator[os.DirEntry[str]] | None = None
         self._inotify: Inotify | None = None
@@ -72,11 +74,15 @@ class Watch:
         """Look through the directory, some entries a turn, and again after a while."""
         if not self._running or self._scanning is not None:
             return
-        self._begins()
+        if self._timer is not None:
+            self._timer.cancel()
         try:
             self._scanning = iter(os.scandir(self._directory))
         except OSError as error:
-            self._journal.tell("file_stuck", name="new/", why=f"it cannot be read ({error.strerror})")
+            self._trouble.begins("scan", f"{self._directory} cannot be read: {error.strerror}")
+            self._timer = self._reactor.call_later(_LATER, self.scan)
+            return
+        self._trouble.is_over("scan")
         self._scan_some()
 
     def _scan_some(self) -> None:

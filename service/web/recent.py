@@ -15,6 +15,7 @@ _TROUBLES: Final = frozenset(
         "in_doubt",
         "job_rejected",
         "file_stuck",
+        "intake_failed",
         "result_failed",
         "store_failed",
         "clock_jumped",

@@ -499,14 +499,15 @@ def test_what_the_system_lacks_is_no_fault_of_the_file(begun, monkeypatch, error
 
 
 def test_a_full_disk_leaves_what_is_no_job_for_later(begun, monkeypatch):
-    """A note that cannot be written now is written when it can be."""
+    """A note that cannot be written now is written when it can be; the trouble is told of once."""
     from service.queue import drop
 
     write = drop._write_note
     monkeypatch.setattr(drop, "_write_note", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
     begun.put("bad.eml", "nonsense")
     begun.look()
-    assert (begun.new(), begun.rejected(), begun.told.names()) == (["bad.eml"], [], [])
+    begun.reactor.advance(10)
+    assert (begun.new(), begun.rejected(), begun.told.names()) == (["bad.eml"], [], ["file_stuck"])
     monkeypatch.setattr(drop, "_write_note", write)
     begun.reactor.advance(2)
     assert begun.rejected() == ["bad.eml", "bad.eml.why"]
