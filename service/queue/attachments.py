@@ -10,6 +10,7 @@ from pathlib import Path, PurePosixPath
 from typing import Final, TypeVar
 
 from service.message.job import JobError, shown
+from service.queue.drop import is_passing, not_now
 
 _DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
@@ -41,7 +42,8 @@ class Attachments:
         self._most = most
 
     def read(self, path: str) -> bytes:
-        """The octets of the attachment at `path`. Raises `JobError`, with what is wrong and how to mend it.
+        """The octets of the attachment at `path`. Raises `JobError`, with what is wrong and how to mend it, or `NotYet`
+        where nothing is, but the system cannot give it now.
 
         Below `without_attachments` it raises `InThread` instead.
         """
@@ -53,6 +55,8 @@ class Attachments:
         try:
             fd = self._open(folder, parts)
         except OSError as error:
+            if is_passing(error):
+                raise not_now(error) from error
             raise JobError(
                 f"the attachment {shown(path)} cannot be opened ({error.strerror}):"
                 " it must be a file below new/ or an allowed folder, reached without links, and readable for deferd"
@@ -108,6 +112,8 @@ def _read(fd: int, most: int, path: str) -> bytes:
             parts.append(part)
             left -= len(part)
     except OSError as error:
+        if is_passing(error):
+            raise not_now(error) from error
         raise JobError(f"the attachment {shown(path)} cannot be read ({error.strerror})") from error
     if left <= 0:
         raise JobError(f"the attachment {shown(path)} grew over {most} octets while it was read")

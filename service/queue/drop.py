@@ -35,6 +35,7 @@ _KINDS: Final = {
     stat.S_IFBLK: "a device",
 }
 _LACKING: Final = {errno.EMFILE, errno.ENFILE, errno.ENOMEM}
+_FAILING: Final = {errno.EIO, errno.ESTALE, errno.ETIMEDOUT}
 
 
 class Refused(Exception):
@@ -114,7 +115,7 @@ class DroppedFile:
                 left -= len(part)
             now = Identity.of(os.fstat(self._fd))
         except OSError as error:
-            raise _not_now(error) from error
+            raise not_now(error) from error
         if left or not now.same_content(self.identity):
             raise NotYet("it was changed while it was read")
         return parts[0] if len(parts) == 1 else b"".join(parts)
@@ -150,7 +151,7 @@ class DropDirectory:
         except OSError as error:
             if error.errno in (errno.ELOOP, errno.ENXIO):  # it was swapped after the look
                 raise Refused("it is no regular file: drop the message itself") from error
-            raise _not_now(error) from error
+            raise not_now(error) from error
         try:
             status = os.fstat(fd)
             self._check(name, status)
@@ -268,7 +269,13 @@ class DropDirectory:
         return os.fsdecode(cut + tail + dot + ending)
 
 
-def _not_now(error: OSError) -> NotYet:
+def is_passing(error: OSError) -> bool:
+    """Whether it is the system's fault, which will be mended, and not the file's."""
+    return error.errno in _LACKING or error.errno in _FAILING
+
+
+def not_now(error: OSError) -> NotYet:
+    """What to raise where a file cannot be read for this error."""
     return (Lacking if error.errno in _LACKING else Unreadable)(error.strerror)
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
 
 import pytest
 
 from service.message.job import JobError
 from service.queue.attachments import Attachments
+from service.queue.drop import Lacking, NotYet, Unreadable
 
 
 @pytest.fixture
@@ -63,3 +65,21 @@ def test_anything_else_is_refused(place, attachments, path, why):
     (new / "large").write_bytes(b"x" * 1001)
     with pytest.raises(JobError, match=why):
         attachments.read(path.format(place=place))
+
+
+@pytest.mark.parametrize(("error", "kind"), [(errno.EMFILE, Lacking), (errno.ENOMEM, Lacking), (errno.EIO, Unreadable)])
+@pytest.mark.parametrize("call", ["open", "read"])
+def test_what_the_system_cannot_give_now_is_no_fault_of_the_job(place, attachments, monkeypatch, call, error, kind):
+    """The job is not refused for it: it waits."""
+    (place / "new" / "a.pdf").write_bytes(b"a")
+    real = getattr(os, call)
+
+    def fail(*args, **kwargs):
+        raise OSError(error, os.strerror(error))
+
+    monkeypatch.setattr(os, call, fail)
+    with pytest.raises(NotYet, match=os.strerror(error)) as raised:
+        attachments.read("a.pdf")
+    assert isinstance(raised.value, kind)
+    monkeypatch.setattr(os, call, real)
+    assert attachments.read("a.pdf") == b"a"
