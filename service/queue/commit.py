@@ -193,8 +193,8 @@ class GroupCommit:
 
     def _failed(self, batch: list[_Operation], error: BaseException) -> None:
         """Put the batch back in front, let go of the connection, say so, and try again later."""
+        self._why = note_damage(self._path, error, self._connection)
         self._abandon_connection()
-        self._why = note_damage(self._path, error)
         self._failures += 1
         if self._failures == 1 or self._reactor.time() - self._told_at >= _TELL_AGAIN:
             self._told_at = self._reactor.time()

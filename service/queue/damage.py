@@ -72,9 +72,12 @@ def set_aside_if_damaged(database: Path, now: float) -> SetAside | None:
         raise StoreFailed(f"{database} is damaged and cannot be set aside ({error.strerror}): move it away") from error
 
 
-def note_damage(database: Path, error: BaseException) -> str:
-    """What is wrong with the store and what may help; if it is damaged, the next start checks all of it."""
-    why = str(error) if isinstance(error, StoreFailed) else explain(database, error)
+def note_damage(database: Path, error: BaseException, connection: apsw.Connection | None = None) -> str:
+    """What is wrong with the store and what may help; if it is damaged, the next start checks all of it.
+
+    `connection` is the one that met the error, where there is one: it knows what the system said.
+    """
+    why = str(error) if isinstance(error, StoreFailed) else explain(database, error, connection)
     if isinstance(error, _DAMAGE) or isinstance(error.__cause__, _DAMAGE):
         try:
             os.close(os.open(_mark(database), os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600))

@@ -68,6 +68,8 @@ def prepare(directory: str | os.PathLike[str]) -> Layout:
                 f"{path} cannot be made ({error.strerror}): create it and give it to the user that runs deferd,"
                 " or set queue.directory to a place it may write to"
             ) from error
+        if os.statvfs(path).f_flag & os.ST_RDONLY:
+            raise StoreFailed(f"{path} is on a file system that can only be read: mount it for writing")
         if not os.access(path, os.R_OK | os.W_OK | os.X_OK):
             raise StoreFailed(
                 f"{path} cannot be written: it must belong to the user that runs deferd (uid {os.geteuid()})"

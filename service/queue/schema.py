@@ -216,8 +216,9 @@ def _check_version(connection: apsw.Connection, path: Path) -> None:
         raise StoreFailed(f"{path} was written by a newer deferd (schema {version}, known {VERSION}): upgrade this one")
 
 
-def explain(path: Path, error: BaseException) -> str:
-    """What is wrong with the store at `path`, and what may help."""
+def explain(path: Path, error: BaseException, connection: apsw.Connection | None = None) -> str:
+    """What is wrong with the store at `path`, and what may help; of the `connection` that failed it is known what the
+    system said."""
     if isinstance(error, apsw.CorruptError | apsw.NotADBError):
         remedy = "restart deferd, which sets it aside and goes on, then run `deferd queue recover`"
         return f"{path} is damaged ({error}): {remedy}"
@@ -227,4 +228,6 @@ def explain(path: Path, error: BaseException) -> str:
         return f"{path} is locked by another process ({error})"
     if isinstance(error, PermissionError | apsw.ReadOnlyError | apsw.PermissionsError):
         return f"{path} cannot be written ({error}): it and its directory must belong to the user that runs deferd"
+    if isinstance(error, apsw.IOError) and connection is not None and connection.system_errno:
+        return f"{path}: {error} ({os.strerror(connection.system_errno)})"
     return f"{path}: {error}"
