@@ -17,12 +17,12 @@ import resource
 import shutil
 import signal
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.fakes.process import eventually
+from tests.fakes.process import DaemonProcess
 
 UNPRIVILEGED = ("setpriv", "--bounding-set=-dac_override,-dac_read_search,-fowner") if os.geteuid() == 0 else ()
 """In front of a command: permissions hold for it, even where the tests run as root."""
@@ -139,6 +139,9 @@ def no_descriptors(pid: int) -> Iterator[None]:
         resource.prlimit(pid, resource.RLIMIT_NOFILE, before)
 
 
-def gone(paths: Sequence[Path]) -> None:
-    """Wait until none of these files is there."""
-    eventually(lambda: [path.name for path in paths if path.exists()], lambda left: left == [])
+def refuses_to_start(process: DaemonProcess, why: str) -> None:
+    """It exits with 1 and says why, in its own words."""
+    process.spawn(*UNPRIVILEGED)
+    assert process.wait() == 1
+    assert why in str(process.events)
+    assert "Traceback" not in str(process.events)
