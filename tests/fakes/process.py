@@ -104,6 +104,15 @@ class DaemonProcess:
                 return event
         raise AssertionError(f"no event {name} {facts} in:\n" + "\n".join(map(str, self.events[-50:])))
 
+    def catch_up(self) -> None:
+        """Take what it has written to its log so far into `events`."""
+        while not self._lines.empty():
+            line = self._lines.get()
+            if line is None:
+                self._lines.put(None)
+                return
+            self._take(line)
+
     @property
     def url(self) -> str:
         """Where its web face listens."""

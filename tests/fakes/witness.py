@@ -39,7 +39,8 @@ def left_new(process: DaemonProcess) -> None:
 
 
 def told(process: DaemonProcess, *names: str) -> list[dict[str, Any]]:
-    """The events of these names in the log, as far as it has been read."""
+    """The events of these names in the log so far."""
+    process.catch_up()
     return [event for event in process.events if event["event"] in names]
 
 
