@@ -162,7 +162,7 @@ class Hostile:
 
     def _serve(self, talk: Conversation, odd: dict[str, Odd]) -> None:
         def answer(word: str) -> None:
-            what = odd.get(word, USUAL[word])
+            what = odd.get(word, USUAL.get(word, b"500 what?\r\n"))
             if isinstance(what, bytes):
                 talk.say(what)
             else:
