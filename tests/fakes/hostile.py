@@ -127,8 +127,8 @@ def flood(piece: bytes, before: bytes = b"", octets: int = HUNDRED_MB) -> Callab
     """Say `before`, and then the piece again and again: a hundred megabytes of it."""
 
     def say(talk: Conversation) -> None:
-        talk.say(before)
-        block = piece * max(1, (1 << 16) // len(piece))
+        block = piece * max(1, (1 << 15) // len(piece))
+        talk.say(before + block)  # in one, so that nothing of ours can come in between
         while talk.said < octets:
             talk.say(block)
 
