@@ -85,6 +85,13 @@ class DaemonProcess:
 
     def wait_for(self, name: str, /, **facts: object) -> dict[str, Any]:
         """The first event of that name with these facts, from the start of the log on."""
+        event = self.hear(name, **facts)
+        if event is None:
+            raise AssertionError(f"no event {name} {facts} in:\n" + "\n".join(map(str, self.events[-50:])))
+        return event
+
+    def hear(self, name: str, /, **facts: object) -> dict[str, Any] | None:
+        """As `wait_for`, but None where the log has ended without it, or it does not come."""
 
         def fits(event: dict[str, Any]) -> bool:
             return event["event"] == name and all(event.get(key) == value for key, value in facts.items())
@@ -99,10 +106,11 @@ class DaemonProcess:
             except queue.Empty:
                 break
             if line is None:
+                self._lines.put(None)  # it is still the end for whoever reads on
                 break
             if fits(event := self._take(line)):
                 return event
-        raise AssertionError(f"no event {name} {facts} in:\n" + "\n".join(map(str, self.events[-50:])))
+        return None
 
     def catch_up(self) -> None:
         """Take what it has written to its log so far into `events`."""

@@ -1,0 +1,232 @@
+"""The books of a queue whose daemon is killed again and again: what was dropped into it, and what became of it.
+
+Every recipient's address is one job's alone and says what its server answers: `yes` is taken, `later` is put off once
+with 450, `no` is refused with 550 as often as it is tried. Every sender's address is one job's alone, too, so that
+a bounce is known by whom it is for.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from collections import Counter, defaultdict
+from dataclasses import dataclass, field
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import apsw
+
+from tests.fakes.process import DaemonProcess, eventually
+from tests.fakes.relay import Arrival, Relay
+
+SETTINGS: dict[str, Any] = {
+    "retry": {"delays": ["50ms"], "jitter": 0, "site_rest": {"first": "50ms", "longest": "200ms"}},
+    "limits": {"connections_per_site": 4},
+}
+KINDS = (
+    ("yes",),
+    ("yes", "yes", "yes"),
+    ("yes", "no"),
+    ("yes", "later"),
+    ("no", "no"),
+    ("yes",),
+    ("later", "no", "yes"),
+)
+"""The jobs that are dropped, in turn, by their recipients."""
+LARGE = 300_000
+LARGE_EVERY = 12
+
+
+@dataclass
+class Job:
+    """A job that was dropped, and the text that it brings."""
+
+    name: str
+    recipients: tuple[str, ...]
+    text: bytes
+
+    @property
+    def sender(self) -> str:
+        """Who is told where a recipient fails."""
+        return f"sender-{self.name}@a.example"
+
+    @property
+    def refused(self) -> set[str]:
+        """The recipients that fail."""
+        return {recipient for recipient in self.recipients if recipient.startswith("no-")}
+
+    @property
+    def state(self) -> str:
+        """How it ends."""
+        return {0: "delivered", len(self.recipients): "failed"}.get(len(self.refused), "partly")
+
+
+@dataclass
+class Tally:
+    """What the audit has counted."""
+
+    jobs: int = 0
+    recipients: int = 0
+    lost: list[str] = field(default_factory=list)
+    wrong: list[str] = field(default_factory=list)
+    duplicates: int = 0
+    unexplained: list[str] = field(default_factory=list)
+    held: int = 0
+
+
+class Books:
+    """Drops jobs into the directory of `process`, keeps its logs, and tells what became of all of it."""
+
+    def __init__(self, process: DaemonProcess, relay: Relay) -> None:
+        self.process = process
+        self.relay = relay
+        self.jobs: dict[str, Job] = {}
+        self.events: list[dict[str, Any]] = []
+        self.held = 0
+        self._numbers = count()
+        (process.queue / "new").mkdir(parents=True)
+
+    def drop(self) -> str:
+        """Drop the next job; its name."""
+        number = next(self._numbers)
+        name = f"job-{number}"
+        kinds = KINDS[number % len(KINDS)]
+        recipients = tuple(f"{kind}-{name}-{n}@b.example" for n, kind in enumerate(kinds))
+        size = LARGE if number % LARGE_EVERY == LARGE_EVERY - 1 else 100
+        job = self.jobs[name] = Job(name, recipients, f"This is {name}.\r\n".encode() * (size // 16))
+        for recipient in recipients:
+            if recipient.startswith("later-"):
+                self.relay.script[recipient] = ["450 4.2.0 later"]
+            elif recipient.startswith("no-"):
+                self.relay.script[recipient] = ["550 5.1.1 nobody here"] * 100
+        head = [f"X-Sender: <{job.sender}>", *(f"X-Receiver: <{recipient}>" for recipient in recipients)]
+        self.process.drop(f"{name}.eml", "\r\n".join([*head, f"Subject: {name}", "", ""]).encode() + job.text)
+        return name
+
+    def result(self, name: str) -> dict[str, Any] | None:
+        """The job's result, if there is one yet."""
+        path = self.process.queue / "results" / f"{name}.json"
+        return json.loads(path.read_text()) if path.exists() else None
+
+    def at_rest(self, name: str) -> bool:
+        """Whether the daemon does nothing more for this job by itself."""
+        result = self.result(name)
+        return result is not None and result["state"] != "queued"
+
+    def keep_log(self) -> None:
+        """Take the log of a run that is over into the books."""
+        self.events += self.process.events
+
+    def settle(self) -> None:
+        """A last run that nothing disturbs: until the queue is empty, with all released that was held."""
+        self.process.start()
+        waiting = eventually(self._queued, lambda jobs: all(job["state"] == "held" for job in jobs))
+        self.held = len(waiting)
+        deferd(self.process, "queue", "release", "--all")
+        eventually(self._queued, lambda jobs: jobs == [])
+        eventually(lambda: [name for name in self.jobs if not self.at_rest(name)], lambda names: names == [])
+        eventually(lambda: list((self.process.queue / "new").iterdir()), lambda left: left == [])
+        assert self.process.stop() == 0
+        self.keep_log()
+
+    def _queued(self) -> list[dict[str, Any]]:
+        """What is in the queue, reports too."""
+        jobs: list[dict[str, Any]] = json.loads(deferd(self.process, "queue", "list", "--json"))
+        return jobs
+
+    # The audit
+
+    def audit(self) -> Tally:
+        """What became of every job, after `settle`."""
+        tally = Tally(len(self.jobs), sum(len(job.recipients) for job in self.jobs.values()), held=self.held)
+        arrived = self._arrived(tally)
+        bounced = self._bounced(tally)
+        for job in self.jobs.values():
+            tally.lost += [f"{r} never arrived" for r in job.recipients if r not in job.refused and not arrived[r]]
+            tally.wrong += [f"{r} was refused, and arrived" for r in job.refused if arrived[r]]
+            tally.wrong += self._result_is_wrong(job)
+            told = bounced[job.sender]
+            if job.refused and not told:
+                tally.lost.append(f"{job.sender} was never told of {job.refused}")
+            elif len(told) != bool(job.refused):
+                tally.wrong.append(f"{job.sender} was sent {len(told)} bounces")
+            elif told and set().union(*told.values()) != job.refused:
+                tally.wrong.append(f"{job.sender} was told of {told}, not of {job.refused}")
+        tally.wrong += self._left_over()
+        self._explain_duplicates(tally, arrived, Counter(a.recipients[0] for a in self._bounces()))
+        return tally
+
+    def _arrived(self, tally: Tally) -> Counter[str]:
+        """How often each recipient was sent its message, and whether it was whole."""
+        arrived: Counter[str] = Counter()
+        by_recipient = {recipient: job for job in self.jobs.values() for recipient in job.recipients}
+        for arrival in self.relay.arrivals:
+            for recipient in arrival.recipients if arrival.sender else ():
+                arrived[recipient] += 1
+                job = by_recipient[recipient]
+                if arrival.sender != job.sender or arrival.content.partition(b"\r\n\r\n")[2] != job.text:
+                    tally.wrong.append(f"{recipient} got what is not {job.name}")
+        return arrived
+
+    def _bounces(self) -> list[Arrival]:
+        return [arrival for arrival in self.relay.arrivals if not arrival.sender]
+
+    def _bounced(self, tally: Tally) -> dict[str, dict[str, set[str]]]:
+        """For each sender its bounces, by Message-ID, with the recipients that they tell of."""
+        bounced: dict[str, dict[str, set[str]]] = defaultdict(dict)
+        for bounce in self._bounces():
+            ids = re.findall(r"^Message-ID: (\S+)", bounce.content.decode(), re.MULTILINE | re.IGNORECASE)
+            if not ids or len(bounce.recipients) != 1:
+                tally.wrong.append(f"no bounce: {bounce}")
+                continue
+            failed = re.findall(r"^Final-Recipient: rfc822; ?(\S+)", bounce.content.decode(), re.MULTILINE)
+            bounced[bounce.recipients[0]][ids[0]] = set(failed)
+        return bounced
+
+    def _result_is_wrong(self, job: Job) -> list[str]:
+        result = self.result(job.name)
+        if result is None:
+            return [f"{job.name} has no result"]
+        ends = {recipient["address"]: recipient["state"] for recipient in result["recipients"]}
+        wanted = {r: "failed" if r in job.refused else "delivered" for r in job.recipients}
+        good = (result["state"], ends) == (job.state, wanted)
+        return [] if good else [f"{job.name} is {result['state']}: {ends}"]
+
+    def _left_over(self) -> list[str]:
+        """What is still in the directory, or in the store, though every job has ended."""
+        queue = self.process.queue
+        found = [f"{path} is left" for name in ("new", "rejected") for path in (queue / name).iterdir()]
+        results = {path.name for path in (queue / "results").glob("*.json")}
+        found += [f"a result of nothing: {name}" for name in results - {f"{name}.json" for name in self.jobs}]
+        connection = apsw.Connection(str(queue / "queue.db"), flags=apsw.SQLITE_OPEN_READONLY)
+        for table in ("delivery", "content", "piece", "owed"):
+            rows = connection.execute(f"SELECT count(*) FROM {table}").get
+            found += [f"{rows} rows are left in {table}"] if rows else []
+        sound = connection.pragma("integrity_check")
+        connection.close()
+        return found if sound == "ok" else [*found, f"the store is damaged: {sound}"]
+
+    def _explain_duplicates(self, tally: Tally, *arrivals: Counter[str]) -> None:
+        """A message may come twice to a recipient only where the log says that it may."""
+        told = {event["recipient"] for event in self.events if event["event"] == "possible_duplicate"}
+        for arrived in arrivals:
+            for recipient, times in arrived.items():
+                tally.duplicates += times - 1
+                if times > 1 and recipient not in told:
+                    tally.unexplained.append(f"{recipient} got its message {times} times, and nobody said so")
+        tally.wrong += [f"the log says {event}" for event in self.events if event["event"] in ALARMS]
+
+
+ALARMS = ("unhandled_error", "store_failed", "file_stuck", "result_failed", "job_rejected", "not_json")
+"""Events that no kill may bring about, nor a line that is no event."""
+
+
+def deferd(process: DaemonProcess, *words: str) -> str:
+    """What a command says of the queue of `process`."""
+    command = [sys.executable, "-m", "service.cli", *words, "-c", str(process.config)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=Path.cwd(), env=process.environ)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
