@@ -2,7 +2,7 @@
 
 Every recipient's address is one job's alone and says what its server answers: `yes` is taken, `later` is put off once
 with 450, `no` is refused with 550 as often as it is tried. Every sender's address is one job's alone, too, so that
-a bounce is known by whom it is for.
+a bounce is known by whom it is for: an address means a message.
 """
 
 from __future__ import annotations
@@ -38,6 +38,10 @@ KINDS = (
 """The jobs that are dropped, in turn, by their recipients."""
 LARGE = 300_000
 LARGE_EVERY = 12
+ALARMS = {"unhandled_error", "store_failed", "file_stuck", "result_failed", "watch_failed", "not_json"}
+"""Events that no kill may bring about, nor a line that is no event."""
+DEADLY = "died twice"
+"""In the words for a file at which the daemon has died twice, and which it therefore does not read again."""
 
 
 @dataclass
@@ -66,15 +70,16 @@ class Job:
 
 @dataclass
 class Tally:
-    """What the audit has counted."""
+    """What the audit has counted: `held` jobs and files `set_aside` are those at which the daemon had died twice."""
 
-    jobs: int = 0
-    recipients: int = 0
-    lost: list[str] = field(default_factory=list)
-    wrong: list[str] = field(default_factory=list)
+    jobs: int
+    recipients: int
+    held: int
+    set_aside: int
     duplicates: int = 0
+    lost: list[str] = field(default_factory=list)
     unexplained: list[str] = field(default_factory=list)
-    held: int = 0
+    wrong: list[str] = field(default_factory=list)
 
 
 class Books:
@@ -85,26 +90,31 @@ class Books:
         self.relay = relay
         self.jobs: dict[str, Job] = {}
         self.events: list[dict[str, Any]] = []
-        self.held = 0
         self._numbers = count()
+        self._copies: dict[str, int] = {}  # of messages whose delivery was told: no more may come
+        self._held = 0
+        self._set_aside = 0
         (process.queue / "new").mkdir(parents=True)
 
     def drop(self) -> str:
         """Drop the next job; its name."""
         number = next(self._numbers)
         name = f"job-{number}"
-        kinds = KINDS[number % len(KINDS)]
-        recipients = tuple(f"{kind}-{name}-{n}@b.example" for n, kind in enumerate(kinds))
+        recipients = tuple(f"{kind}-{name}-{n}@b.example" for n, kind in enumerate(KINDS[number % len(KINDS)]))
         size = LARGE if number % LARGE_EVERY == LARGE_EVERY - 1 else 100
-        job = self.jobs[name] = Job(name, recipients, f"This is {name}.\r\n".encode() * (size // 16))
+        self.jobs[name] = Job(name, recipients, f"This is {name}.\r\n".encode() * (size // 16))
         for recipient in recipients:
             if recipient.startswith("later-"):
                 self.relay.script[recipient] = ["450 4.2.0 later"]
             elif recipient.startswith("no-"):
                 self.relay.script[recipient] = ["550 5.1.1 nobody here"] * 100
-        head = [f"X-Sender: <{job.sender}>", *(f"X-Receiver: <{recipient}>" for recipient in recipients)]
-        self.process.drop(f"{name}.eml", "\r\n".join([*head, f"Subject: {name}", "", ""]).encode() + job.text)
+        self._drop(name)
         return name
+
+    def _drop(self, name: str) -> None:
+        job = self.jobs[name]
+        head = [f"X-Sender: <{job.sender}>", *(f"X-Receiver: <{recipient}>" for recipient in job.recipients)]
+        self.process.drop(f"{name}.eml", "\r\n".join([*head, f"Subject: {name}", "", ""]).encode() + job.text)
 
     def result(self, name: str) -> dict[str, Any] | None:
         """The job's result, if there is one yet."""
@@ -118,19 +128,38 @@ class Books:
 
     def keep_log(self) -> None:
         """Take the log of a run that is over into the books."""
+        copies = self._count_copies()
+        self._copies |= {event["recipient"]: copies[event["recipient"]] for event in self._events("delivered")}
         self.events += self.process.events
 
+    def _events(self, name: str) -> list[dict[str, Any]]:
+        return [event for event in self.process.events if event["event"] == name]
+
+    def _count_copies(self) -> Counter[str]:
+        return Counter(recipient for arrival in self.relay.arrivals for recipient in arrival.recipients)
+
+    # The end
+
     def settle(self) -> None:
-        """A last run that nothing disturbs: until the queue is empty, with all released that was held."""
+        """A last run that nothing disturbs: until the queue is empty, with all that was set aside tried once more."""
         self.process.start()
-        waiting = eventually(self._queued, lambda jobs: all(job["state"] == "held" for job in jobs))
-        self.held = len(waiting)
+        self._wait_for_intake()
+        for why in (self.process.queue / "rejected").glob("*.why"):
+            if DEADLY in why.read_text():
+                self._set_aside += 1
+                self._drop(why.name.removesuffix(".eml.why"))  # as the file that it came from, but another
+                why.with_suffix("").unlink()
+                why.unlink()
+        self._wait_for_intake()
+        self._held = len(eventually(self._queued, lambda jobs: all(job["state"] == "held" for job in jobs)))
         deferd(self.process, "queue", "release", "--all")
         eventually(self._queued, lambda jobs: jobs == [])
         eventually(lambda: [name for name in self.jobs if not self.at_rest(name)], lambda names: names == [])
-        eventually(lambda: list((self.process.queue / "new").iterdir()), lambda left: left == [])
         assert self.process.stop() == 0
         self.keep_log()
+
+    def _wait_for_intake(self) -> None:
+        eventually(lambda: list((self.process.queue / "new").iterdir()), lambda left: left == [])
 
     def _queued(self) -> list[dict[str, Any]]:
         """What is in the queue, reports too."""
@@ -141,50 +170,53 @@ class Books:
 
     def audit(self) -> Tally:
         """What became of every job, after `settle`."""
-        tally = Tally(len(self.jobs), sum(len(job.recipients) for job in self.jobs.values()), held=self.held)
-        arrived = self._arrived(tally)
+        recipients = sum(len(job.recipients) for job in self.jobs.values())
+        tally = Tally(len(self.jobs), recipients, self._held, self._set_aside)
+        copies = self._count_copies()
         bounced = self._bounced(tally)
         for job in self.jobs.values():
-            tally.lost += [f"{r} never arrived" for r in job.recipients if r not in job.refused and not arrived[r]]
-            tally.wrong += [f"{r} was refused, and arrived" for r in job.refused if arrived[r]]
+            tally.lost += [f"{r} never arrived" for r in job.recipients if r not in job.refused and not copies[r]]
+            tally.wrong += [f"{r} was refused, and arrived" for r in job.refused if copies[r]]
             tally.wrong += self._result_is_wrong(job)
-            told = bounced[job.sender]
-            if job.refused and not told:
-                tally.lost.append(f"{job.sender} was never told of {job.refused}")
-            elif len(told) != bool(job.refused):
-                tally.wrong.append(f"{job.sender} was sent {len(told)} bounces")
-            elif told and set().union(*told.values()) != job.refused:
-                tally.wrong.append(f"{job.sender} was told of {told}, not of {job.refused}")
+            self._check_bounces(tally, job, bounced[job.sender])
+        self._check_contents(tally)
+        self._explain_duplicates(tally, copies)
+        self._check_log(tally)
         tally.wrong += self._left_over()
-        self._explain_duplicates(tally, arrived, Counter(a.recipients[0] for a in self._bounces()))
         return tally
-
-    def _arrived(self, tally: Tally) -> Counter[str]:
-        """How often each recipient was sent its message, and whether it was whole."""
-        arrived: Counter[str] = Counter()
-        by_recipient = {recipient: job for job in self.jobs.values() for recipient in job.recipients}
-        for arrival in self.relay.arrivals:
-            for recipient in arrival.recipients if arrival.sender else ():
-                arrived[recipient] += 1
-                job = by_recipient[recipient]
-                if arrival.sender != job.sender or arrival.content.partition(b"\r\n\r\n")[2] != job.text:
-                    tally.wrong.append(f"{recipient} got what is not {job.name}")
-        return arrived
-
-    def _bounces(self) -> list[Arrival]:
-        return [arrival for arrival in self.relay.arrivals if not arrival.sender]
 
     def _bounced(self, tally: Tally) -> dict[str, dict[str, set[str]]]:
         """For each sender its bounces, by Message-ID, with the recipients that they tell of."""
         bounced: dict[str, dict[str, set[str]]] = defaultdict(dict)
-        for bounce in self._bounces():
-            ids = re.findall(r"^Message-ID: (\S+)", bounce.content.decode(), re.MULTILINE | re.IGNORECASE)
+        for bounce in self.relay.arrivals:
+            if bounce.sender:
+                continue
+            text = bounce.content.decode()
+            ids = re.findall(r"^Message-ID: (\S+)", text, re.MULTILINE | re.IGNORECASE)
             if not ids or len(bounce.recipients) != 1:
                 tally.wrong.append(f"no bounce: {bounce}")
                 continue
-            failed = re.findall(r"^Final-Recipient: rfc822; ?(\S+)", bounce.content.decode(), re.MULTILINE)
+            failed = re.findall(r"^Final-Recipient: rfc822; ?(\S+)", text, re.MULTILINE | re.IGNORECASE)
             bounced[bounce.recipients[0]][ids[0]] = set(failed)
         return bounced
+
+    def _check_bounces(self, tally: Tally, job: Job, told: dict[str, set[str]]) -> None:
+        """One for all recipients that failed, however often it arrived; none where none failed."""
+        if job.refused and not told:
+            tally.lost.append(f"{job.sender} was never told of {job.refused}")
+        elif list(told.values()) != [job.refused] * bool(job.refused):
+            tally.wrong.append(f"{job.sender} was told {told}; {job.refused} failed")
+
+    def _check_contents(self, tally: Tally) -> None:
+        owners = {recipient: job for job in self.jobs.values() for recipient in job.recipients}
+
+        def is_right(arrival: Arrival) -> bool:
+            jobs = {owners[recipient].name for recipient in arrival.recipients}
+            job = owners[arrival.recipients[0]]
+            text = arrival.content.partition(b"\r\n\r\n")[2]
+            return len(jobs) == 1 and (arrival.sender, text) == (job.sender, job.text)
+
+        tally.wrong += [f"no job: {a}"[:500] for a in self.relay.arrivals if a.sender and not is_right(a)]
 
     def _result_is_wrong(self, job: Job) -> list[str]:
         result = self.result(job.name)
@@ -194,6 +226,24 @@ class Books:
         wanted = {r: "failed" if r in job.refused else "delivered" for r in job.recipients}
         good = (result["state"], ends) == (job.state, wanted)
         return [] if good else [f"{job.name} is {result['state']}: {ends}"]
+
+    def _explain_duplicates(self, tally: Tally, copies: Counter[str]) -> None:
+        """A message comes twice only where the log says that it may, and never once it was told to be delivered."""
+        told = {event["recipient"]: event["id"] for event in self.events if event["event"] == "possible_duplicate"}
+        for recipient, times in copies.items():
+            tally.duplicates += times - 1
+            if times > 1 and recipient not in told:
+                tally.unexplained.append(f"{recipient} got its message {times} times, and nobody said so")
+            if times > self._copies.get(recipient, times):
+                tally.unexplained.append(f"{recipient} got its message again after it was told to be delivered")
+        ids = {r: (self.result(job.name) or {}).get("id") for job in self.jobs.values() for r in job.recipients}
+        tally.wrong += [f"{r} is not of {id}" for r, id in told.items() if ids.get(r, id) != id]
+
+    def _check_log(self, tally: Tally) -> None:
+        for event in self.events:
+            refused = event["event"] == "job_rejected" and DEADLY not in event["why"]
+            if event["event"] in ALARMS or refused:
+                tally.wrong.append(f"the log says {event}")
 
     def _left_over(self) -> list[str]:
         """What is still in the directory, or in the store, though every job has ended."""
@@ -208,20 +258,6 @@ class Books:
         sound = connection.pragma("integrity_check")
         connection.close()
         return found if sound == "ok" else [*found, f"the store is damaged: {sound}"]
-
-    def _explain_duplicates(self, tally: Tally, *arrivals: Counter[str]) -> None:
-        """A message may come twice to a recipient only where the log says that it may."""
-        told = {event["recipient"] for event in self.events if event["event"] == "possible_duplicate"}
-        for arrived in arrivals:
-            for recipient, times in arrived.items():
-                tally.duplicates += times - 1
-                if times > 1 and recipient not in told:
-                    tally.unexplained.append(f"{recipient} got its message {times} times, and nobody said so")
-        tally.wrong += [f"the log says {event}" for event in self.events if event["event"] in ALARMS]
-
-
-ALARMS = ("unhandled_error", "store_failed", "file_stuck", "result_failed", "job_rejected", "not_json")
-"""Events that no kill may bring about, nor a line that is no event."""
 
 
 def deferd(process: DaemonProcess, *words: str) -> str:

@@ -80,12 +80,13 @@ class Reference:
         No point is in two of the `shares`, whoever has watched the run. They come in any order.
         """
         random = Random(share)
+        common = Counter(point.name for point in self.points)
         ours = [point for point in self.points if point.number % shares == share]
         taken: Counter[str] = Counter()
         chosen: list[Point] = []
         for stretch in range(count):
             part = ours[stretch * len(ours) // count : (stretch + 1) * len(ours) // count]
-            point = min(part, key=lambda point: (taken[point.name], random.random()))
+            point = min(part, key=lambda point: (taken[point.name], common[point.name], random.random()))
             taken[point.name] += 1
             chosen.append(point)
         random.shuffle(chosen)
