@@ -58,7 +58,7 @@ def one_run(books: Books, number: int) -> Callable[[DaemonProcess], None]:
         if process.hear("started") is None:
             return
         if number % 3 == 0:
-            strace.send(process, signal.SIGHUP)
+            process.signal(signal.SIGHUP)
         names.extend((books.drop(), books.drop()))
         eventually(lambda: all(map(books.at_rest, names)) or process.process.poll() is not None)
 
@@ -190,7 +190,8 @@ def test_killed_between_accepting_and_removing_it_does_not_take_the_file_twice(
         (RENAME, file, {file}),  # known again
     ]
     for names, path, left in steps:
-        assert strace.struck_on(books.process, tmp_path / "trace", names, path), f"not killed at {names}"
+        died = strace.struck_on(books.process, tmp_path / "trace", names, path, lambda process: process.hear("stopped"))
+        assert died, f"not killed at {names}"
         assert set(new.iterdir()) == left
         books.keep_log()
     books.process.config.write_text(relays)

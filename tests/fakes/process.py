@@ -54,12 +54,12 @@ class DaemonProcess:
         self.wait_for("started")
         return self
 
-    def spawn(self, *wrapper: str) -> None:
-        """Start it, under `wrapper` if there is one."""
+    def spawn(self, module: str = "service.cli") -> None:
+        """Start it, by what is `deferd` in the guise of `module`."""
         self._lines: queue.Queue[str | None] = queue.Queue()
         self.events = []
         self.process = subprocess.Popen(
-            [*wrapper, sys.executable, "-m", "service.cli", "run", "-c", str(self.config)],
+            [sys.executable, "-m", module, "run", "-c", str(self.config)],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

@@ -1,9 +1,10 @@
 """Killing a daemon at a system call, by strace.
 
 strace counts the calls of each thread by their name, and kills the process as one of its threads enters the call with
-the number that was asked for: what the call would have done has not happened, and nothing after it does. A process is
-at work from the moment it asks for its directory's lock (`flock`, once in its life); what comes before is Python's own
-start. A `Reference` is a run that was watched, by which the calls to die at are chosen.
+the number that was asked for: what the call would have done has not happened, and nothing after it does. It watches
+from the moment at which Python has imported everything; a daemon is at work from the moment at which it asks for its
+directory's lock (`flock`, once in its life). A `Reference` is a run that was watched, by which the calls to die at are
+chosen.
 
 (Not with --seccomp-bpf: there strace stops a thread before the call in a way that lets no signal through.)
 """
@@ -22,6 +23,8 @@ from random import Random
 from typing import NamedTuple
 
 from tests.fakes.process import DaemonProcess
+
+Work = Callable[[DaemonProcess], object]
 
 AT_WORK = "flock"
 _CALL = re.compile(r"(\d+)\s+(\w+)\(")  # "<... name resumed>" is the end of a call that was counted at its start
@@ -93,54 +96,44 @@ class Reference:
         return chosen
 
 
-def watched(process: DaemonProcess, trace: Path, work: Callable[[DaemonProcess], object]) -> Reference:
+def watched(process: DaemonProcess, trace: Path, work: Work) -> Reference:
     """What a daemon does that is started, does `work`, and is stopped."""
-    _run(process, work, "-o", str(trace))
+    _run(process, trace, work)
     return Reference(trace.read_text())
 
 
-def struck(process: DaemonProcess, trace: Path, point: Point, work: Callable[[DaemonProcess], object]) -> bool:
+def struck(process: DaemonProcess, trace: Path, point: Point, work: Work) -> bool:
     """Start the daemon, let it do `work`, and kill it at `point`; whether it died there, and at work.
 
     One that never comes to the point is stopped after its work.
     """
     number = point.before + point.number
-    status = _run(
-        process,
-        work,
-        *("-o", str(trace), "-e", f"trace={point.name},{AT_WORK}"),
-        *("-e", f"inject={point.name}:signal=SIGKILL:when={number}"),
-    )
+    kill = f"inject={point.name}:signal=SIGKILL:when={number}"
+    status = _run(process, trace, work, "-e", f"trace={point.name},{AT_WORK}", "-e", kill)
     return status == -signal.SIGKILL and any(AT_WORK in line for line in trace.read_text().splitlines())
 
 
-def struck_on(process: DaemonProcess, trace: Path, names: str, path: Path) -> bool:
-    """Start the daemon and kill it at its first call of these names that concerns `path`; whether it came to that."""
-    status = _run(
-        process,
-        lambda process: process.hear("job_finished"),  # or its end
-        *("-o", str(trace), "-P", str(path), "-e", f"trace={names}", "-e", f"inject={names}:signal=SIGKILL"),
-    )
-    return status == -signal.SIGKILL
+def struck_on(process: DaemonProcess, trace: Path, names: str, path: Path, work: Work) -> bool:
+    """As `struck`, at the first call of one of these names that concerns `path`."""
+    kill = f"inject={names}:signal=SIGKILL"
+    return _run(process, trace, work, "-P", str(path), "-e", f"trace={names}", "-e", kill) == -signal.SIGKILL
 
 
-def _run(process: DaemonProcess, work: Callable[[DaemonProcess], object], *options: str) -> int:
-    process.spawn("strace", "-f", *options)
-    try:
-        work(process)
-        send(process, signal.SIGTERM)
-        return process.wait()
-    finally:
-        send(process, signal.SIGKILL)  # strace alone would leave it behind
-
-
-def send(process: DaemonProcess, number: signal.Signals) -> None:
-    """Send the daemon that strace runs a signal, if it is still there."""
+def _run(process: DaemonProcess, trace: Path, work: Work, *options: str) -> int:
+    """Let the daemon do its work under strace, then stop it; its exit status."""
+    process.spawn("tests.fakes.awaiting")
     assert process.process
-    strace = process.process.pid
-    try:
-        children = Path(f"/proc/{strace}/task/{strace}/children").read_text().split()
-        if children:
-            os.kill(int(children[0]), number)
-    except (FileNotFoundError, ProcessLookupError):
-        return  # it has died, of whatever else there was to die of
+    pid = process.process.pid
+    os.waitid(os.P_PID, pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
+    command = ["strace", "-f", "-p", str(pid), "-o", str(trace), *options]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as strace:
+        assert strace.stderr
+        told = strace.stderr.readline()
+        assert "attached" in told, told
+        process.signal(signal.SIGCONT)
+        try:
+            work(process)
+            process.signal(signal.SIGTERM)  # nothing to one that is dead
+            return process.wait()
+        finally:
+            process.kill()  # so that strace ends, too
