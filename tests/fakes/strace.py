@@ -32,6 +32,7 @@ _NOT_TO_DIE_AT = {AT_WORK, "exit", "exit_group", "execve", "restart_syscall", "r
     # Python's memory and its threads: as many as the moment wants
     *("brk", "clone", "clone3", "madvise", "mprotect", "mremap", "munmap", "rseq", "rt_sigprocmask", "set_robust_list"),
 }
+_DURABLE = re.compile("fdatasync|fsync|ftruncate|link|rename|unlink")  # what makes a change, or makes it last
 
 
 def missing() -> str | None:
@@ -80,7 +81,7 @@ class Reference:
     def spread(self, count: int, share: int, shares: int) -> list[Point]:
         """`count` points, evenly spread over the run: one of each stretch of it, of the name that is rarest so far.
 
-        No point is in two of the `shares`, whoever has watched the run. They come in any order.
+        Names of what makes a change, or makes it last, come first. No point is in two of the `shares`, whoever has watched the run. They come in any order.
         """
         random = Random(share)
         common = Counter(point.name for point in self.points)
@@ -89,11 +90,17 @@ class Reference:
         chosen: list[Point] = []
         for stretch in range(count):
             part = ours[stretch * len(ours) // count : (stretch + 1) * len(ours) // count]
-            point = min(part, key=lambda point: (taken[point.name], common[point.name], random.random()))
+            point = min(part, key=lambda point: (_rank(point, taken), common[point.name], random.random()))
             taken[point.name] += 1
             chosen.append(point)
         random.shuffle(chosen)
         return chosen
+
+
+def _rank(point: Point, taken: Counter[str]) -> int:
+    """How soon a name is to be taken: at once, where it is of those that make a change last and is not there yet."""
+    times = taken[point.name]
+    return times if times or not _DURABLE.match(point.name) else -1
 
 
 def watched(process: DaemonProcess, trace: Path, work: Work) -> Reference:
