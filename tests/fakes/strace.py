@@ -81,7 +81,8 @@ class Reference:
     def spread(self, count: int, share: int, shares: int) -> list[Point]:
         """`count` points, evenly spread over the run: one of each stretch of it, of the name that is rarest so far.
 
-        Names of what makes a change, or makes it last, come first. No point is in two of the `shares`, whoever has watched the run. They come in any order.
+        Names of what makes a change, or makes it last, come first. No point is in two of the `shares`, whoever has
+        watched the run. They come in any order.
         """
         random = Random(share)
         common = Counter(point.name for point in self.points)
