@@ -1,9 +1,10 @@
-"""What every test may use: a reactor, a clock, and the law that no error goes unheard."""
+"""What every test may use: a reactor, a clock, and the law that no error goes unheard; and the sums at the end."""
 
 from __future__ import annotations
 
 import gc
 import os
+from collections import Counter
 from collections.abc import Callable, Generator, Iterator
 from typing import Any
 
@@ -28,6 +29,27 @@ def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.Tes
         report.outcome = "failed"
         report.longrepr = f"skipped, where TESTS_NOTHING_SKIPPED says that nothing may be: {report.longrepr}"
     return report
+
+
+SUMS = {"simulated: ": "the simulated world", "killed: ": "the daemon killed"}
+"""Numbers that tests record under names that begin so are added up, under that title."""
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Print the sums, whichever worker has run the tests.
+
+    Here and not beside them: where workers run the tests, no other conftest.py is read by who prints.
+    """
+    reports = terminalreporter.getreports("passed") + terminalreporter.getreports("failed")
+    for prefix, title in SUMS.items():
+        counted: Counter[str] = Counter()
+        for name, number in (each for report in reports for each in report.user_properties):
+            if name.startswith(prefix):
+                counted[name.removeprefix(prefix)] += int(number)
+        if counted:
+            terminalreporter.section(title)
+            for name, number in sorted(counted.items()):
+                terminalreporter.line(f"{number:7} {name}")
 
 
 @pytest.fixture(autouse=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ssl
-from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -58,16 +57,3 @@ def daemon(tmp_path: Path) -> Iterator[Callable[..., DaemonProcess]]:
             return stack.enter_context(DaemonProcess(tmp_path / "daemon", settings, environ))
 
         yield make
-
-
-def pytest_terminal_summary(terminalreporter: Any) -> None:
-    """Print what was done to daemons that were killed, and what became of it, whichever worker did it."""
-    counted: Counter[str] = Counter()
-    for report in terminalreporter.getreports("passed") + terminalreporter.getreports("failed"):
-        for name, number in report.user_properties:
-            if name.startswith("killed: "):
-                counted[name.removeprefix("killed: ")] += int(number)
-    if counted:
-        terminalreporter.section("the daemon killed")
-        for name, number in sorted(counted.items()):
-            terminalreporter.line(f"{number:7} {name}")

@@ -14,12 +14,11 @@ import sys
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from itertools import count
-from pathlib import Path
 from typing import Any
 
 import apsw
 
-from tests.fakes.process import DaemonProcess, eventually
+from tests.fakes.process import ROOT, DaemonProcess, eventually
 from tests.fakes.relay import Arrival, Relay
 
 SETTINGS: dict[str, Any] = {
@@ -262,6 +261,6 @@ class Books:
 def deferd(process: DaemonProcess, *words: str) -> str:
     """What a command says of the queue of `process`."""
     command = [sys.executable, "-m", "service.cli", *words, "-c", str(process.config)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=Path.cwd(), env=process.environ)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT, env=process.environ)
     assert done.returncode == 0, done.stderr
     return done.stdout

@@ -20,6 +20,7 @@ from typing import Any
 import yaml
 
 PATIENCE = 30.0
+ROOT = Path(__file__).parents[2]
 
 
 class DaemonProcess:
@@ -64,6 +65,7 @@ class DaemonProcess:
             stderr=subprocess.STDOUT,
             text=True,
             env=self.environ,
+            cwd=ROOT,
         )
         self._reader = threading.Thread(target=self._read, args=(self.process,), daemon=True)
         self._reader.start()
