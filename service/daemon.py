@@ -141,6 +141,7 @@ class Daemon:
     def _build_queue(self, layout: Layout) -> None:
         self._drop = DropDirectory(layout, self.settings.limits.message_size)
         self._last_work = LastWork(layout.directory)
+        self._held.append(self._last_work.close)
         self._store = SQLiteStore(
             layout.database,
             self._reactor,
