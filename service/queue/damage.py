@@ -24,6 +24,7 @@ from typing import Final
 import apsw
 import msgspec
 
+from deferred.failure import Failure
 from service.queue.frames import read_log
 from service.queue.schema import FAULTS, TABLES, VERSION, explain
 from service.queue.store import StoreFailed
@@ -84,6 +85,12 @@ def note_damage(database: Path, error: BaseException, connection: apsw.Connectio
         except OSError as failure:
             why += f" (nor can this be noted in {_mark(database)}: {failure.strerror})"
     return why
+
+
+def noted(failure: Failure, database: Path) -> Failure:
+    """An errback that passes on what went wrong with the store, having noted damage."""
+    note_damage(database, failure.value)
+    return failure
 
 
 def find_damage(database: Path) -> str | None:

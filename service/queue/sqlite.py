@@ -22,7 +22,7 @@ from service.queue.accepting import Entry, accept_job
 from service.queue.aftermath import NOTHING, Aftermath, AtWork, sort_out
 from service.queue.calendar import BootClock, Calendar
 from service.queue.commit import GroupCommit
-from service.queue.damage import note_damage
+from service.queue.damage import note_damage, noted
 from service.queue.ids import Ids, id_number, id_text
 from service.queue.owing import Changed, OwedResult, ResultPolicy
 from service.queue.schema import FAULTS, open_reader
@@ -163,7 +163,7 @@ class SQLiteStore:
 
     def read(self, claim: Claim, piece: int) -> Deferred[bytes]:
         """The content's piece number `piece`, from 0. Fails with `LookupError` where it is gone."""
-        return execute(self._read, id_number(claim.id), claim.pieces, piece)
+        return execute(self._read, id_number(claim.id), claim.pieces, piece).add_errback(noted, self._path)
 
     def _read(self, job: int | None, pieces: int, piece: int) -> bytes:
         if pieces == 1:

@@ -270,6 +270,19 @@ def test_a_queue_that_cannot_be_moved_stops_the_start(database, monkeypatch):
         set_aside_if_damaged(database, NOW)
 
 
+def test_content_that_cannot_be_read_is_noted(reactor, open_store, submission, tmp_path):
+    """Its reader is told, and the next start looks at all of the file."""
+    store = open_store()
+    reactor.wait(store.accept([submission(content=wreck.message(600_000, "large"))]))
+    (claim,) = reactor.wait(store.claim("a.example", 1))
+    page = wreck.content_page(wreck.copy(tmp_path / "queue.db", tmp_path / "copy"))
+    wreck.checkpointed(tmp_path / "queue.db")
+    wreck.overwrite(tmp_path / "queue.db", (page - 1) * 4096, b"\xff" * 4096)
+    with pytest.raises(apsw.CorruptError):
+        reactor.wait(store.read(claim, 0))
+    assert (tmp_path / "queue.db-damaged").exists()
+
+
 def test_damage_met_while_running_is_told_with_its_remedy(reactor, open_store, submission, told, tmp_path):
     """Nothing is acknowledged, nothing lost, and the store does not spin; the reason is there for /readyz too."""
     store = open_store()
