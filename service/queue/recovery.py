@@ -91,12 +91,19 @@ def recover(source: Path, directory: Path, wall_time: Callable[[], float], resul
         with Salvage(database) as salvage:
             report = Report(source=str(source), log_damaged=salvage.log_damaged)
             _Recovery(writer, database.parent, wall_time, results, report).run(salvage.jobs())
+            _let_reroute(writer, salvage.meta.get("routes"))
     except FAULTS as error:
         raise StoreFailed(explain(present, error)) from error
     finally:
         writer.close()
     _write(database.parent / NOTE, msgspec.json.encode(report) + b"\n")
     return report
+
+
+def _let_reroute(writer: apsw.Connection, routes: object) -> None:
+    """Where the jobs have their sites by other routes than the present ones, the next start or reload goes through the
+    queue; a site that is no more a running daemon notices by itself."""
+    writer.execute("UPDATE meta SET value = '' WHERE name = 'routes' AND value IS NOT ?", (routes,))
 
 
 class _Recovery:

@@ -12,6 +12,7 @@ log, or all of a log that is missing.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,7 +26,7 @@ from service.queue.frames import Frame, LogFile, read_log
 from service.queue.pages import Pages, Unreadable
 from service.queue.plausible import fault_of_content, fault_of_job, fault_of_recipients
 from service.queue.schema import VERSION
-from service.queue.shapes import tables
+from service.queue.shapes import Table, tables
 from service.queue.store import StoreFailed
 
 Row = dict[str, Any]
@@ -63,6 +64,7 @@ class Salvage:
     """The jobs in the database at `path`. A context manager, which closes the file.
 
     `log_damaged` tells that transactions are missing from the log: the jobs may have gone further than they show.
+    `meta` has the queue's single values, as far as they can be read.
     """
 
     def __init__(self, path: Path) -> None:
@@ -70,6 +72,7 @@ class Salvage:
         self._files = [os.open(path, os.O_RDONLY | os.O_CLOEXEC)]
         try:
             log = self._open_log(path)
+            self.meta: dict[str, Any] = {}
             self._ways = self._find(path, log)
             self.log_damaged = log.damaged
         except BaseException:
@@ -100,7 +103,9 @@ class Salvage:
         found = []
         for number, frames in enumerate(states):
             pages, free = self._pages(path, log, frames)
-            found += find(pages, tables(pages), free, log.trusts if number == 0 else lambda _: False)
+            shapes = tables(pages)
+            found += find(pages, shapes, free, log.trusts if number == 0 else lambda _: False)
+            self.meta = _meta(pages, shapes["meta"]) | self.meta
         return found
 
     def _pages(self, path: Path, log: LogFile, frames: tuple[Frame, ...]) -> tuple[Pages, set[int] | None]:
@@ -242,6 +247,16 @@ def _read(way: Found, id: int) -> bytes | None:
         if not whole:
             break
     return b"".join(parts) if parts else None
+
+
+def _meta(pages: Pages, table: Table) -> dict[str, Any]:
+    found = {}
+    for cell in pages.walk(table.root, table.leaf):
+        if cell is not None and table.fits(cell):
+            with contextlib.suppress(Unreadable):
+                row = table.row(pages, cell)
+                found[row["name"]] = row["value"]
+    return found
 
 
 def _page_size(header: bytes) -> int:

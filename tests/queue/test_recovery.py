@@ -109,7 +109,7 @@ def test_what_was_in_flight_is_due_and_what_was_held_is_held(run, before, spool,
         assert set(after[id]) == set(sites)
         for site, row in sites.items():
             ours = after[id][site]
-            hold = before.job[id]["in_doubt"] == "hold"
+            hold = before.job[id]["in_doubt"] == "hold" and row.get("dot", "") is not None
             seen.add((row["state"], hold))
             if row["state"] == 1:
                 assert ours["state"] == (2 if hold or row["hold"] else 0)
@@ -202,6 +202,17 @@ def test_a_recovered_key_and_file_are_known_again(run, reactor, present, submiss
     (accepted,) = reactor.wait(store.accept([submission(name="again", key=row["key"])]))
     assert accepted.known
     reactor.wait(store.close())
+
+
+@pytest.mark.parametrize(("then", "now", "kept"), [("a", "a", "a"), ("a", "b", "")])
+def test_jobs_go_by_the_present_routes(run, aside, spool, reactor, present, then, now, kept):
+    """Where the routes have changed meanwhile, the next start or reload gives all that waits its sites anew."""
+    for database, routes in ((aside / "queue.db", then), (spool / "queue.db", now)):
+        if not database.exists():
+            reactor.wait(present().close())
+        execute(database, "INSERT OR REPLACE INTO meta VALUES ('routes', ?)", (routes,))
+    run()
+    assert execute(spool / "queue.db", "SELECT value FROM meta WHERE name = 'routes'") == [(kept,)]
 
 
 def test_results_keep_apart(run, reactor, present, submission, before, spool):
