@@ -28,6 +28,7 @@ def recover(ctx: click.Context, config_path: str | None, as_json: bool, source: 
     changes nothing. Exits with 1 if anything was lost.
     """
     settings = local_settings(config_path)
+    from service.cli.boot import boot_clock
     from service.queue.poke import poke
     from service.queue.recovery import recover, waiting_folders
     from service.queue.store import StoreFailed
@@ -39,7 +40,7 @@ def recover(ctx: click.Context, config_path: str | None, as_json: bool, source: 
             give_up(f"there is no queue at {directory}: name its configuration with -c")
         _set_aside(directory)
         for one in [source] if source is not None else waiting_folders(directory):
-            reports.append(recover(one, directory, time.time, settings.queue.results))
+            reports.append(recover(one, directory, time.time, settings.queue.results, boot_clock()))
             poke(directory)
     except (StoreFailed, OSError) as error:
         _tell(reports, as_json)

@@ -19,6 +19,7 @@ import apsw
 import msgspec
 
 from service.queue import owing
+from service.queue.calendar import BootClock, resumed
 from service.queue.damage import set_aside_folders
 from service.queue.ids import id_text
 from service.queue.owing import ResultPolicy
@@ -27,6 +28,7 @@ from service.queue.salvage import Salvage, Salvaged
 from service.queue.schema import FAULTS, explain, open_writer
 from service.queue.sqlite import DATABASE
 from service.queue.store import StoreFailed
+from service.queue.timekeeping import offset_of, read_seen
 
 NOTE: Final = "recovered.json"
 SAVED: Final = "saved"
@@ -74,11 +76,18 @@ def waiting_folders(directory: Path) -> list[Path]:
     return [folder for folder in set_aside_folders(directory) if not (folder / NOTE).exists()]
 
 
-def recover(source: Path, directory: Path, wall_time: Callable[[], float], results: ResultPolicy = "all") -> Report:
+def recover(
+    source: Path,
+    directory: Path,
+    wall_time: Callable[[], float],
+    results: ResultPolicy = "all",
+    boot: BootClock | None = None,
+) -> Report:
     """Put what can be saved of `source` (a folder that was set aside, or a database) into the queue in `directory`.
 
-    A running daemon is to be poked afterwards. Raises `StoreFailed` where there is nothing to read, or the present
-    queue cannot be written, and `OSError` where what was saved cannot be written down.
+    A running daemon is to be poked afterwards. `boot` tells a jump of the wall clock from time that passed.
+    Raises `StoreFailed` where there is nothing to read, or the present queue cannot be written, and `OSError` where
+    what was saved cannot be written down.
     """
     database = source / DATABASE if source.is_dir() else source
     present = directory / DATABASE
@@ -90,7 +99,11 @@ def recover(source: Path, directory: Path, wall_time: Callable[[], float], resul
     try:
         with Salvage(database) as salvage:
             report = Report(source=str(source), log_damaged=salvage.log_damaged)
-            _Recovery(writer, database.parent, wall_time, results, report).run(salvage.jobs())
+            offset = resumed(read_seen(writer), wall_time(), boot)
+            shift = offset_of(salvage.meta.get("clock")) - offset
+            restorer = Restorer(writer, shift)
+            recovery = _Recovery(writer, restorer, database.parent, lambda: wall_time() - offset, results, report)
+            recovery.run(salvage.jobs())
             _let_reroute(writer, salvage.meta.get("routes"))
     except FAULTS as error:
         raise StoreFailed(explain(present, error)) from error
@@ -110,15 +123,16 @@ class _Recovery:
     def __init__(
         self,
         writer: apsw.Connection,
+        restorer: Restorer,
         folder: Path,
-        wall_time: Callable[[], float],
+        queue_time: Callable[[], float],
         results: ResultPolicy,
         report: Report,
     ) -> None:
         self._writer = writer
-        self._restorer = Restorer(writer)
+        self._restorer = restorer
         self._folder = folder
-        self._wall_time = wall_time
+        self._queue_time = queue_time
         self._results: ResultPolicy = results
         self._report = report
 
@@ -139,7 +153,7 @@ class _Recovery:
         writer = self._writer
         writer.execute("BEGIN IMMEDIATE")
         try:
-            now = self._wall_time()
+            now = self._queue_time()
             fates = [self._restorer.put_back(job, now, hold=job.doubtful) for job in jobs]
             changed = [
                 (job.id, fate == "ended")

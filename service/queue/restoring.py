@@ -23,13 +23,18 @@ Fate = Literal["queued", "held", "ended", "present", "again"]
 
 IN_DOUBT: Final = "read from a damaged queue, and may have been sent already: release it to send it again, or remove it"
 _CLAIMED: Final = 1
+_TIMES: Final = ("accepted_at", "begins_at", "expires_at", "finished_at", "at", "due")  # not `not_before`
 _SOURCE: Final = ("inode", "mtime_ns", "octets", "file")
 
 
 class Restorer:
-    """Puts jobs back, on a connection that is in a transaction."""
+    """Puts jobs back, on a connection that is in a transaction.
 
-    def __init__(self, connection: apsw.Connection) -> None:
+    `shift` is what the present queue's time is ahead of the damaged one's: the wall clock may have been set since.
+    """
+
+    def __init__(self, connection: apsw.Connection, shift: float = 0.0) -> None:
+        self._shift = shift
         self._connection = connection
         self._columns = {
             table: [str(name) for (name,) in connection.execute("SELECT name FROM pragma_table_info(?)", (table,))]
@@ -43,7 +48,7 @@ class Restorer:
         if self._one("SELECT 1 FROM job WHERE id = ?", id):
             return "present"
         ended = job["finished_at"] is not None
-        row = dict(job)
+        row = self._shifted(job)
         if self._handed_in_again(row, now):
             if not ended:
                 return "again"
@@ -55,7 +60,7 @@ class Restorer:
             row["pieces"] = max(1, -(-len(content) // PIECE))
         self._insert("job", row)
         for recipient in salvaged.recipients:
-            self._insert("recipient", recipient)
+            self._insert("recipient", self._shifted(recipient))
         for result in salvaged.aliases:
             if not self._one("SELECT 1 FROM job WHERE result = ?1 UNION SELECT 1 FROM alias WHERE result = ?1", result):
                 self._insert("alias", {"result": result, "job": id})
@@ -64,7 +69,8 @@ class Restorer:
         return self._make_due(salvaged, row, content, now, hold)
 
     def _make_due(self, salvaged: Salvaged, job: Row, content: bytes, now: float, hold: bool) -> Fate:
-        for delivery in _deliveries(salvaged, job, now):
+        known = {row["site"]: self._shifted(row) for row in salvaged.deliveries}
+        for delivery in _deliveries(salvaged, job, known, now):
             doubt = hold or delivery.pop("in_doubt")
             self._insert("delivery", delivery | {"state": HELD if doubt else delivery["state"]})
             if doubt:
@@ -74,6 +80,10 @@ class Restorer:
         if state == "queued" or state == "held":
             return state
         return "ended"
+
+    def _shifted(self, row: Row) -> Row:
+        """The row, or its copy, with its times in the present queue's time."""
+        return row | {name: row[name] + self._shift for name in _TIMES if row.get(name) is not None}
 
     def _explain(self, job: int, site: str, now: float) -> None:
         """Let `deferd queue list` say why it is held."""
@@ -121,10 +131,9 @@ class Restorer:
         return self._connection.execute(query, bindings).fetchone() is not None
 
 
-def _deliveries(salvaged: Salvaged, job: Row, now: float) -> Iterator[Row]:
+def _deliveries(salvaged: Salvaged, job: Row, known: dict[str, Row], now: float) -> Iterator[Row]:
     """One for each site at which a recipient waits, made anew where none was found; `in_doubt` tells that it may have
     been sent and is not to be sent again unasked."""
-    known = {row["site"]: row for row in salvaged.deliveries}
     for site in dict.fromkeys(row["site"] for row in salvaged.recipients if row["state"] == "waiting"):
         if site not in known:
             state = HELD if job["state"] == "held" else READY

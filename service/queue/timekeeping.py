@@ -38,6 +38,14 @@ def read_seen(connection: apsw.Connection) -> Seen | None:
     return None if row is None else _decode(row[0])
 
 
+def offset_of(clock: object) -> float:
+    """The offset that a store's memory of the clocks tells, as it was read from elsewhere; 0 where there is none."""
+    try:
+        return _decode(clock).offset if isinstance(clock, str) else 0.0
+    except msgspec.DecodeError:
+        return 0.0
+
+
 def write_seen(connection: apsw.Connection, seen: Seen) -> None:
     """Remember the clocks."""
     connection.execute("INSERT OR REPLACE INTO meta VALUES ('clock', ?)", (_encode(seen).decode(),))

@@ -12,11 +12,13 @@ from typing import Any
 import apsw
 import pytest
 
+from service.queue.calendar import Seen
 from service.queue.ids import id_text
 from service.queue.recovery import NOTE, Report, recover, waiting_folders
 from service.queue.schema import PIECE
 from service.queue.sqlite import SQLiteStore
 from service.queue.store import Source, StoreFailed
+from service.queue.timekeeping import write_seen
 from tests.queue import wreck
 
 
@@ -202,6 +204,29 @@ def test_a_recovered_key_and_file_are_known_again(run, reactor, present, submiss
     (accepted,) = reactor.wait(store.accept([submission(name="again", key=row["key"])]))
     assert accepted.known
     reactor.wait(store.close())
+
+
+@pytest.mark.parametrize(("then", "now"), [(0.0, 0.0), (31_536_000.0, 0.0), (-86_400.0, 31_536_000.0)])
+def test_times_go_by_the_present_queue(run, aside, before, spool, reactor, present, then, now):
+    """Though the wall clock had been set in the one or the other: nothing expires or is due any earlier or later."""
+    reactor.wait(present().close())
+    for database, offset in ((aside / "queue.db", then), (spool / "queue.db", now)):
+        wall = reactor.wall_time()
+        seen = Seen(
+            queue=wall - offset, wall=wall, offset=offset, boot=None, elapsed=0.0, aligned=True, reached=wall - offset
+        )
+        connection = apsw.Connection(str(database))
+        write_seen(connection, seen)
+        connection.close()
+    run()
+    after = wreck.jobs(spool / "queue.db")
+    for id, row in before.job.items():
+        for name in ("accepted_at", "begins_at", "expires_at", "finished_at"):
+            expected = None if row[name] is None else row[name] + then - now
+            assert after.job[id][name] == expected
+        for site, delivery in before.deliveries[id].items():
+            if delivery["state"] != 1:
+                assert after.deliveries[id][site]["due"] == delivery["due"] + then - now
 
 
 @pytest.mark.parametrize(("then", "now", "kept"), [("a", "a", "a"), ("a", "b", "")])
