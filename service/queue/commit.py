@@ -26,7 +26,7 @@ from deferred.failure import Failure
 from deferred.interfaces import Reactor, TimerHandle
 from service.journal import Journal
 from service.queue.damage import note_damage
-from service.queue.schema import FAULTS, explain, make_durable, open_writer
+from service.queue.schema import FAULTS, make_durable, open_writer
 from service.queue.store import StoreFailed
 
 T = TypeVar("T")
@@ -106,8 +106,9 @@ class GroupCommit:
             self._connection.execute("COMMIT")
             self._connection.set_busy_timeout(0)
         except apsw.Error as error:
+            why = note_damage(self._path, error, self._connection)
             self._abandon_connection()
-            raise StoreFailed(explain(self._path, error)) from error
+            raise StoreFailed(why) from error
         return result
 
     def close(self) -> Deferred[None]:

@@ -149,6 +149,8 @@ def open_writer(path: Path, *, busy_timeout: float = 0) -> apsw.Connection:
         connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READWRITE)
         # Opening and the first statements may meet the lock of a command that does the same; that is over soon.
         connection.set_busy_timeout(10_000)
+        if connection.readonly("main"):
+            raise apsw.ReadOnlyError("it can only be read")
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("PRAGMA wal_autocheckpoint = 4000")

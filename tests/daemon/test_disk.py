@@ -20,6 +20,7 @@ from tests.fakes.witness import arrived_once, counts, eml, in_new, left_new, pid
 
 MakeDaemon = Callable[..., DaemonProcess]
 Fault = Callable[[DaemonProcess], AbstractContextManager[None]]
+LONG = (b"y" * 70 + b"\n") * 14_000  # more than the log has room for without growing
 QUICK = {"retry": {"delays": ["1s"], "jitter": 0.0}}
 
 
@@ -253,7 +254,7 @@ def test_a_disk_that_is_full_at_a_later_start_takes_nothing_in_until_there_is_ro
     process = daemon(relay).start()
     process.drop("before.eml", eml("before"))
     process.result("before")
-    drop = prepare(process, "meanwhile")
+    drop = prepare(process, "meanwhile", content=eml("meanwhile") + LONG)
     process.kill()
     with disk.full(small):
         drop()

@@ -55,12 +55,12 @@ class DaemonProcess:
         self.wait_for("started")
         return self
 
-    def spawn(self, module: str = "service.cli") -> None:
-        """Start it, by what is `deferd` in the guise of `module`."""
+    def spawn(self, *wrapper: str, module: str = "service.cli") -> None:
+        """Start it, under `wrapper` if there is one, by what is `deferd` in the guise of `module`."""
         self._lines: queue.Queue[str | None] = queue.Queue()
         self.events = []
         self.process = subprocess.Popen(
-            [sys.executable, "-m", module, "run", "-c", str(self.config)],
+            [*wrapper, sys.executable, "-m", module, "run", "-c", str(self.config)],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

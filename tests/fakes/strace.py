@@ -129,7 +129,7 @@ def struck_on(process: DaemonProcess, trace: Path, names: str, path: Path, work:
 
 def _run(process: DaemonProcess, trace: Path, work: Work, *options: str) -> int:
     """Let the daemon do its work under strace, then stop it; its exit status."""
-    process.spawn("tests.fakes.awaiting")
+    process.spawn(module="tests.fakes.awaiting")
     assert process.process
     pid = process.process.pid
     os.waitid(os.P_PID, pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
