@@ -197,3 +197,16 @@ def test_each_purpose_draws_for_itself() -> None:
     draws = [World(seed).draw(purpose).random() for seed in (1, 2) for purpose in ("a", "b")]
     assert len(set(draws)) == 4
     assert World(1).draw("a").random() == draws[0]
+
+
+def test_a_hosts_clock_outlives_its_processes() -> None:
+    """A wall clock that was set stays wrong for whatever is started there later, and right elsewhere."""
+    world = World(1)
+    first, other = world.machine("192.0.2.1"), world.machine(SERVER)
+    right = world.wall_time()
+    first.set_wall_time(right + 86_400)
+    first.kill()
+    world.advance(10)
+    assert world.machine("192.0.2.1").wall_time() == right + 86_410
+    assert other.wall_time() == world.wall_time() == right + 10
+    assert other.time() == world.time()
