@@ -99,6 +99,7 @@ class SQLiteStore:
         self._staging.sweep()
 
     def _take_back(self, connection: apsw.Connection, before: AtWork) -> Aftermath:
+        self._timekeeper.record(connection)
         aftermath = sort_out(connection, before, self.now(), self.present)
         self._owe(connection, [(number, False) for held in aftermath.held if (number := id_number(held.id))])
         return aftermath

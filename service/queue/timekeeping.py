@@ -1,8 +1,8 @@
 """The store's calendar, kept: what was seen of the clocks is remembered, scheduled jobs follow the wall clock.
 
-The clocks are remembered with what is committed anyhow, once a minute at most, and at once after a jump. Scheduled jobs
-are moved a slice in each transaction; a crash in between leaves an offset that they do not go by yet, and the next
-start moves them.
+The clocks are remembered at the start, with what is committed anyhow (once a minute at most), after a jump and at the
+end. Scheduled jobs are moved a slice in each transaction; a crash in between leaves them marked as not moved, and the
+next start moves them.
 """
 
 from __future__ import annotations
@@ -78,6 +78,11 @@ class Timekeeper:
         self._kept_at = _NEVER
         self._keeping = False
         self._aligning = False
+
+    def record(self, connection: apsw.Connection) -> None:
+        """Remember the clocks as they are at the start: what happens in this boot is known from now on."""
+        self._kept_at = self._reactor.time()
+        write_seen(connection, self.calendar.seen())
 
     def start(self) -> None:
         """Go on with what a former process has not finished, or what happened to the clock since it ended."""
