@@ -6,11 +6,10 @@ Lines gather during a reactor turn and a worker thread writes them in one go. Wh
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, MutableMapping
 from datetime import UTC, datetime
 from typing import Any, Final, Literal
-
-import structlog
 
 from deferred.defer import Deferred
 from deferred.failure import Failure
@@ -38,6 +37,20 @@ def _drop_nothings(_logger: object, _method: str, facts: Facts) -> Facts:
     return {name: value for name, value in facts.items() if value is not None}
 
 
+_encode: Final = json.JSONEncoder(default=repr).encode
+
+
+def _as_json(_logger: object, _method: str, facts: Facts) -> str:
+    """ASCII: whatever is no letter of it is escaped."""
+    return _encode(facts)
+
+
+def _for_people() -> list[Callable[[object, str, Facts], Any]]:
+    import structlog  # with all that it imports it would be a fifth of the start of a daemon that writes JSON
+
+    return [_drop_nothings, _escape_controls, structlog.dev.ConsoleRenderer(colors=False)]
+
+
 class Log:
     """A listener of the journal that writes lines by `write`, which may block: it is only called in a thread."""
 
@@ -60,11 +73,7 @@ class Log:
     def configure(self, format: Literal["json", "console"], level: str) -> None:
         """Write in this format from now on, and nothing below this level."""
         self._threshold = LEVELS[level]
-        self._processors: list[Callable[[object, str, Facts], Any]] = (
-            [structlog.processors.JSONRenderer()]
-            if format == "json"
-            else [_drop_nothings, _escape_controls, structlog.dev.ConsoleRenderer(colors=False)]
-        )
+        self._processors: list[Callable[[object, str, Facts], Any]] = [_as_json] if format == "json" else _for_people()
 
     def __call__(self, event: str, facts: dict[str, object]) -> None:
         """Take a line; it is written before long."""

@@ -21,6 +21,11 @@ settings.register_profile("deferd", deadline=None, suppress_health_check=[Health
 settings.load_profile("deferd")
 
 
+def pytest_xdist_auto_num_workers() -> int:
+    """One more than there are cores: a test of the real daemon waits as much as it computes."""
+    return (os.cpu_count() or 1) + 1
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Where nothing may be skipped (in CI), a skip is a failure."""
