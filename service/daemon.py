@@ -140,8 +140,8 @@ class Daemon:
 
     def _build_queue(self, layout: Layout) -> None:
         self._drop = DropDirectory(layout, self.settings.limits.message_size)
-        self._last_work = LastWork(layout.directory)
-        self._held.append(self._last_work.close)
+        self._last_work = LastWork(layout.directory, self._reactor)
+        self._held.append(self._last_work.let_go)
         self._store = SQLiteStore(
             layout.database,
             self._reactor,
@@ -153,6 +153,7 @@ class Daemon:
             boot=self._boot,
         )
         self._held.append(self._store.close)
+        self._last_work.begin()
         self.journal.add(self._last_work)
         self._results = ResultWriter(self._reactor, self._store, self.journal, layout)
         self._poke = PokeWatch(layout.directory, self._reactor, self._poked)

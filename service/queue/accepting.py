@@ -15,11 +15,12 @@ import msgspec
 from service.queue.ids import id_text
 from service.queue.owing import Changed
 from service.queue.schema import PIECE
-from service.queue.store import Accepted, Submission
+from service.queue.store import Accepted, Source, Submission
 
 KEY_KEPT = 7 * 86400.0
 """Seconds for which a key is remembered, from the first job's acceptance (README, Jobs)."""
 
+_IS_ALIAS = "SELECT 1 FROM alias WHERE result = ? AND job = ?"
 _RESULT_OCTETS = 255 - len(".json")
 _encode = msgspec.json.Encoder().encode
 
@@ -45,7 +46,7 @@ def accept_job(
         row = connection.execute("SELECT result FROM job WHERE id = ?", (entry.id,)).fetchone()
         if row is not None:
             return Accepted(id_text(entry.id), row[0]), (entry.id, False)
-    known = _known_file(connection, entry)
+    known = _known_file(connection, entry) or (None if again else _repeated_file(connection, entry))
     if known is not None:
         return known, None
     first = _first_with_key(connection, entry)
@@ -110,8 +111,23 @@ def _insert_job(connection: apsw.Connection, entry: Entry, begins: float) -> str
 def _name_for(connection: apsw.Connection, submission: Submission, id: str) -> str:
     name = result_name(submission.name, id)
     if submission.name_taken or not _free_name(connection, name):
-        return result_name(submission.name, id, taken=True)
+        return unused_name(connection, submission.name, id)
     return name
+
+
+def unused_name(connection: apsw.Connection, name: str, id: str) -> str:
+    """NAME-ID, or where somebody has dropped a file of that very name, NAME-ID-2 and so on."""
+    number, found = 1, result_name(name, id, taken=True)
+    while is_taken(connection, found):
+        number += 1
+        found = result_name(name, f"{id}-{number}", taken=True)
+    return found
+
+
+def is_taken(connection: apsw.Connection, result: str) -> bool:
+    """Whether a job, or an alias, has a result of this name."""
+    query = "SELECT 1 FROM job WHERE result = ?1 UNION ALL SELECT 1 FROM alias WHERE result = ?1"
+    return connection.execute(query, (result,)).fetchone() is not None
 
 
 def _free_name(connection: apsw.Connection, name: str) -> bool:
@@ -122,7 +138,7 @@ def _free_name(connection: apsw.Connection, name: str) -> bool:
 def _free_of_aliases(connection: apsw.Connection, name: str) -> bool:
     over = (
         "job IN (SELECT id FROM job WHERE finished_at IS NOT NULL)"
-        " AND NOT EXISTS (SELECT 1 FROM owed WHERE owed.job = alias.job)"
+        " AND NOT EXISTS (SELECT 1 FROM owed_alias o WHERE o.job = alias.job AND o.result = alias.result)"
     )
     connection.execute(f"DELETE FROM alias WHERE result = ? AND {over}", (name,))  # noqa: S608 (the words above)
     return not connection.execute("SELECT 1 FROM alias WHERE result = ?", (name,)).fetchone()
@@ -139,7 +155,7 @@ def _free_of_jobs(connection: apsw.Connection, name: str) -> bool:
     job, dropped, over = former
     if over:  # the application has read its result and removed it: the name is the next job's
         connection.execute(
-            "UPDATE job SET result = ? WHERE id = ?", (result_name(dropped, id_text(job), taken=True), job)
+            "UPDATE job SET result = ? WHERE id = ?", (unused_name(connection, dropped, id_text(job)), job)
         )
     return bool(over)
 
@@ -151,9 +167,26 @@ def _known_file(connection: apsw.Connection, entry: Entry) -> Accepted | None:
         return None
     row = connection.execute(
         "SELECT id, result FROM job WHERE inode = ? AND mtime_ns = ? AND octets = ? AND file = ?",
-        (source.inode, source.mtime_ns, source.size, source.name),
+        _identity(source),
     ).fetchone()
     return None if row is None else Accepted(id_text(row[0]), row[1], known=True)
+
+
+def _repeated_file(connection: apsw.Connection, entry: Entry) -> Accepted | None:
+    """The job whose key this very file has repeated already."""
+    source = entry.submission.source
+    if source is None:
+        return None
+    row = connection.execute(
+        "SELECT id, result FROM job WHERE id ="
+        " (SELECT job FROM repeated WHERE inode = ? AND mtime_ns = ? AND octets = ? AND file = ?)",
+        _identity(source),
+    ).fetchone()
+    return None if row is None else Accepted(id_text(row[0]), row[1], known=True)
+
+
+def _identity(source: Source) -> tuple[int, int, int, str]:
+    return source.inode, source.mtime_ns, source.size, source.name
 
 
 def _first_with_key(connection: apsw.Connection, entry: Entry) -> tuple[int, str, bool] | None:
@@ -174,13 +207,17 @@ def _accept_alias(
 ) -> tuple[Accepted, Changed]:
     """Let the first job's result be shown under this one's name, too; the same name is shown anew."""
     submission = entry.submission
-    own = result_name(submission.name, id_text(entry.id))
-    if (
-        own != result
-        and not connection.execute("SELECT 1 FROM alias WHERE result = ? AND job = ?", (own, first)).fetchone()
-    ):
-        own = _name_for(connection, submission, id_text(entry.id))
-        connection.execute("INSERT INTO alias VALUES (?, ?) ON CONFLICT DO NOTHING", (own, first))
+    if submission.source is not None:
+        connection.execute(
+            "INSERT OR REPLACE INTO repeated VALUES (?, ?, ?, ?, ?)", (*_identity(submission.source), first)
+        )
+    id = id_text(entry.id)
+    for own in (result_name(submission.name, id), result_name(submission.name, id, taken=True)):
+        if own == result or connection.execute(_IS_ALIAS, (own, first)).fetchone():
+            break
+    else:
+        own = _name_for(connection, submission, id)
+        connection.execute("INSERT INTO alias VALUES (?, ?)", (own, first))
     return Accepted(id_text(first), own, known=True), (first, bool(ended))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from typing import Any, Final, NamedTuple
 
 import apsw
@@ -14,6 +14,8 @@ from service.queue.store import Change, Source, UnknownJob
 
 SLICE: Final = 500
 """Jobs in one transaction of a change that goes through the whole queue."""
+
+_LOOKED: Final = 200  # unfinished jobs with large contents that one sweep steps over
 
 RECIPIENTS: Final = 500
 """Recipients after which a transaction that gives jobs their sites anew takes no further job."""
@@ -192,14 +194,26 @@ def purge_slice(
     rows: list[Any] = connection.execute(
         "SELECT id, result, file, inode, mtime_ns, octets FROM job WHERE finished_at < ? LIMIT ?", (before, SLICE)
     ).fetchall()
-    kept = {row[0] for row in rows if row[2] is not None and present(Source(row[2], row[3], row[4], row[5]))}
+    kept = {row[0] for row in rows if any(map(present, _files(connection, row)))}
     connection.executemany("UPDATE job SET finished_at = ? WHERE id = ?", [(now, job) for job in kept])
     gone = [(row[0],) for row in rows if row[0] not in kept]
     names = [row[1] for row in rows if row[0] not in kept]
     names += [name for job in gone for (name,) in connection.execute("SELECT result FROM alias WHERE job = ?", job)]
-    for table, column in (("job", "id"), ("recipient", "job"), ("owed", "job"), ("alias", "job")):
+    for table, column in (
+        ("job", "id"),
+        *((each, "job") for each in ("recipient", "owed", "owed_alias", "alias", "repeated")),
+    ):
         connection.executemany(f"DELETE FROM {table} WHERE {column} = ?", gone)  # noqa: S608 (names from the line above)
     return names, len(rows) == SLICE
+
+
+def _files(connection: apsw.Connection, row: tuple[Any, ...]) -> Iterator[Source]:
+    """The dropped files that made the job, or would have, were it not for its key."""
+    if row[2] is not None:
+        yield Source(row[2], row[3], row[4], row[5])
+    query = "SELECT file, inode, mtime_ns, octets FROM repeated WHERE job = ?"
+    files: list[Any] = connection.execute(query, (row[0],)).fetchall()
+    yield from (Source(*file) for file in files)
 
 
 def drop_left_pieces(connection: apsw.Connection, after: int, staging: Container[int]) -> int | None:
@@ -209,7 +223,7 @@ def drop_left_pieces(connection: apsw.Connection, after: int, staging: Container
     Returns the job to go on after, None when there is nothing more. Freeing a large content at once would stall
     the reactor, and the pieces of a job that never came to be are left over by a crash.
     """
-    while True:
+    for _ in range(_LOOKED):
         job: int | None = connection.execute("SELECT min(job) FROM piece WHERE job > ?", (after,)).get
         if job is None:
             return None
@@ -217,6 +231,8 @@ def drop_left_pieces(connection: apsw.Connection, after: int, staging: Container
         if job not in staging and (row is None or not row[0]):
             break
         after = job
+    else:
+        return after
     connection.execute(
         "DELETE FROM piece WHERE rowid IN (SELECT rowid FROM piece WHERE job = ? ORDER BY number LIMIT 4)", (job,)
     )

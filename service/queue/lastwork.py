@@ -4,7 +4,7 @@ A file of a few slots in memory that the system keeps for us: to note something 
 call, and whatever kills this process, the next one reads there what it was that its predecessor did last. Only the
 death of the whole machine may lose it; then it tells nothing, or something old, of jobs that are over.
 
-    slot 0   the delivery that was worked on last, and the last phase that it had got through
+    slot 0   the delivery that was worked on a moment ago, and the last phase that it had got through
     slot 1   the dropped file that is being read on the reactor's thread
     slot 2   the dropped file that is being read in a thread
 """
@@ -20,6 +20,7 @@ from typing import Final
 
 import msgspec
 
+from deferred.interfaces import TimerHandle, TimeSource
 from service.queue.aftermath import AtWork, WorkedOn
 from service.queue.ids import id_number
 from service.queue.store import Source
@@ -27,6 +28,8 @@ from service.queue.store import Source
 NAME: Final = "last-work"
 _SLOT: Final = 1024
 _SLOTS: Final = 3
+SURVIVED: Final = 0.1
+"""Seconds after which what was done is taken to have done no harm."""
 _DELIVERY: Final = 0
 HERE: Final = 1
 IN_THREAD: Final = 2
@@ -35,19 +38,26 @@ IN_THREAD: Final = 2
 class LastWork:
     """A listener of the journal, which notes steps of deliveries; the intake tells it of files.
 
-    `before` is what the predecessor was at work on when it died.
+    `before` is what the predecessor was at work on when it died. What this process has survived by a moment is not to
+    blame for a later death, of which most come from outside: the note of a delivery ends after `SURVIVED`.
     """
 
-    def __init__(self, directory: Path) -> None:
-        """Read what the predecessor noted, and begin anew. Where there is no room for the file nothing is noted."""
+    def __init__(self, directory: Path, clock: TimeSource) -> None:
+        """Read what the predecessor noted. Where there is no room for the file nothing is noted."""
         self.before = AtWork()
+        self._clock = clock
+        self._noted_at = 0.0
+        self._timer: TimerHandle | None = None
         self._memory: mmap.mmap | None = None
         with contextlib.suppress(OSError):  # a full disk: then nothing is noted, and mail goes on
             self._memory = _open(directory / NAME)
         if self._memory is not None:
             self.before = AtWork(tuple(self._deliveries()), tuple(self._files()))
-            for slot in range(_SLOTS):
-                self._note(slot, b"")
+
+    def begin(self) -> None:
+        """The store knows of what was `before`: from now on it is our work that is noted."""
+        for slot in range(_SLOTS):
+            self._note(slot, b"")
 
     def _deliveries(self) -> Iterator[WorkedOn]:
         id, _, phase = self._line(_DELIVERY).decode("ascii", "replace").partition(" ")
@@ -71,9 +81,23 @@ class LastWork:
     def __call__(self, event: str, facts: dict[str, object]) -> None:
         """Note the beginning of an attempt, and each phase that it has got through."""
         if event == "step":
-            self._note(_DELIVERY, f"{facts['id']} {facts['phase']}".encode())
+            self._work(f"{facts['id']} {facts['phase']}")
         elif event == "attempt_started":
-            self._note(_DELIVERY, str(facts["id"]).encode())
+            self._work(str(facts["id"]))
+
+    def _work(self, what: str) -> None:
+        self._note(_DELIVERY, what.encode())
+        self._noted_at = self._clock.time()
+        if self._timer is None and self._memory is not None:
+            self._timer = self._clock.call_later(SURVIVED, self._survived)
+
+    def _survived(self) -> None:
+        left = self._noted_at + SURVIVED - self._clock.time()
+        if left > 0:
+            self._timer = self._clock.call_later(left, self._survived)
+        else:
+            self._timer = None
+            self._note(_DELIVERY, b"")
 
     def reading(self, file: Source, slot: int = HERE) -> None:
         """This file is read now."""
@@ -85,8 +109,15 @@ class LastWork:
 
     def close(self) -> None:
         """An end in good order: nothing is to blame for it."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         for slot in range(_SLOTS):
             self._note(slot, b"")
+        self.let_go()
+
+    def let_go(self) -> None:
+        """Note nothing any more, and leave what is noted."""
         if self._memory is not None:
             self._memory.close()
             self._memory = None

@@ -6,8 +6,8 @@ that a file written from an older view does not pay for a newer one.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Literal
+from collections.abc import Sequence
+from typing import Any, Literal
 
 import apsw
 import msgspec
@@ -21,49 +21,88 @@ Changed = tuple[int, bool]
 
 
 class OwedResult(msgspec.Struct, frozen=True):
-    """What is to be written of a job: `names` are those of the files, without their ending: its own, then those of jobs
-    with its key that were not taken again. `version` tells which state the view shows."""
+    """A result file to be written: `name` is without its ending, `version` tells which state the view shows. `alias`:
+    it is the result of a job with this one's key that was not taken again."""
 
     job: int
     version: int
-    names: tuple[str, ...]
+    name: str
     view: JobView
+    alias: bool = False
 
 
 def owe(connection: apsw.Connection, changed: Sequence[Changed], results: ResultPolicy, version: int) -> list[Changed]:
-    """Note that these jobs' results are to be written, as far as they get one; return those that may."""
+    """Note that these jobs' results, and their aliases, are to be written, as far as they get one; return those that
+    may."""
+    wanted = _wanted(connection, changed, results)
+    connection.executemany(
+        "INSERT OR REPLACE INTO owed SELECT id, ? FROM job WHERE id = ? AND shown",
+        [(version, job) for job, _ in wanted],
+    )
+    connection.executemany(
+        "INSERT OR REPLACE INTO owed_alias SELECT job, result, ? FROM alias WHERE job = ?",
+        [(version, job) for job, _ in wanted],
+    )
+    return wanted
+
+
+def owe_one(
+    connection: apsw.Connection, changed: Changed, name: str, results: ResultPolicy, version: int
+) -> list[Changed]:
+    """Note that of the results of this job the one of this name is to be written, the job's own or an alias."""
+    wanted = _wanted(connection, [changed], results)
+    for job, _ in wanted:
+        connection.execute(
+            "INSERT OR REPLACE INTO owed SELECT id, ? FROM job WHERE id = ? AND result = ? AND shown",
+            (version, job, name),
+        )
+        connection.execute(
+            "INSERT OR REPLACE INTO owed_alias SELECT job, result, ? FROM alias WHERE job = ? AND result = ?",
+            (version, job, name),
+        )
+    return wanted
+
+
+def _wanted(connection: apsw.Connection, changed: Sequence[Changed], results: ResultPolicy) -> list[Changed]:
     if results == "none":
         return []
     if results == "failed":
         query = "SELECT 1 FROM job WHERE id = ? AND state IN ('failed', 'partly')"
-        changed = [one for one in changed if one[1] and connection.execute(query, (one[0],)).fetchone()]
-    connection.executemany(
-        "INSERT OR REPLACE INTO owed SELECT id, ? FROM job WHERE id = ? AND shown",
-        [(version, job) for job, _ in changed],
-    )
+        return [one for one in changed if one[1] and connection.execute(query, (one[0],)).fetchone()]
     return list(changed)
 
 
-def owed_results(connection: apsw.Connection, jobs: Iterable[int], offset: float) -> list[OwedResult]:
-    """What is to be written for these jobs; those that owe nothing any more are left out.
+def owed_results(connection: apsw.Connection, job: int, offset: float) -> list[OwedResult]:
+    """What is to be written for this job.
 
     `offset` is what the wall clock has beyond the store's times.
     """
-    found = []
-    for job in jobs:
-        row = connection.execute("SELECT version FROM owed WHERE job = ?", (job,)).fetchone()
-        standing = view(connection, job, offset) if row else None
-        if row and standing:
-            aliases = connection.execute("SELECT result FROM alias WHERE job = ? ORDER BY result", (job,))
-            found.append(OwedResult(job, row[0], (standing[0], *(name for (name,) in aliases)), standing[1]))
-    return found
+    own = connection.execute("SELECT version FROM owed WHERE job = ?", (job,)).fetchone()
+    aliases: list[Any] = connection.execute("SELECT result, version FROM owed_alias WHERE job = ?", (job,)).fetchall()
+    standing = view(connection, job, offset) if own or aliases else None
+    if standing is None:
+        return []
+    found = [OwedResult(job, own[0], *standing)] if own else []
+    return found + [OwedResult(job, version, name, standing[1], alias=True) for name, version in aliases]
 
 
 def owed_jobs(connection: apsw.Connection, after: int, limit: int) -> list[int]:
     """The next jobs after number `after` that owe a result."""
-    return [job for (job,) in connection.execute("SELECT job FROM owed WHERE job > ? LIMIT ?", (after, limit))]
+    query = (
+        "SELECT job FROM (SELECT * FROM (SELECT job FROM owed WHERE job > ?1 ORDER BY job LIMIT ?2)"
+        " UNION SELECT * FROM (SELECT DISTINCT job FROM owed_alias WHERE job > ?1 ORDER BY job LIMIT ?2))"
+        " ORDER BY job LIMIT ?2"
+    )
+    return [job for (job,) in connection.execute(query, (after, limit))]
 
 
-def discharge(connection: apsw.Connection, written: Iterable[tuple[int, int]]) -> None:
-    """These (job, version) have been written; a job that has changed since still owes."""
-    connection.executemany("DELETE FROM owed WHERE job = ? AND version = ?", written)
+def discharge(connection: apsw.Connection, written: Sequence[OwedResult]) -> None:
+    """These have been written; a job that has changed since still owes."""
+    connection.executemany(
+        "DELETE FROM owed WHERE job = ? AND version = ?",
+        [(each.job, each.version) for each in written if not each.alias],
+    )
+    connection.executemany(
+        "DELETE FROM owed_alias WHERE job = ? AND result = ? AND version = ?",
+        [(each.job, each.name, each.version) for each in written if each.alias],
+    )

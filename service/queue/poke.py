@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,7 @@ from deferred.interfaces import Reactor, TimerHandle
 from service.queue.inotify import CLOSE_WRITE, Inotify
 
 POKE: Final = "poke"
+_ANYHOW: Final = 60.0  # seconds
 _LOOK_AGAIN: Final = 1.0  # seconds, where there is no inotify
 
 
@@ -24,7 +26,8 @@ def poke(directory: Path) -> None:
 
 
 class PokeWatch:
-    """Calls `poked` whenever somebody has called `poke`, once for several at a time."""
+    """Calls `poked` whenever somebody has called `poke`, once for several at a time; and each minute, as a command may
+    have died, or may not have been allowed to, before it came to that."""
 
     def __init__(self, directory: Path, reactor: Reactor, poked: Callable[[], object]) -> None:
         self._path = directory / POKE
@@ -32,6 +35,9 @@ class PokeWatch:
         self._poked = poked
         self._inotify: Inotify | None = None
         self._timer: TimerHandle | None = None
+        self._minute = reactor.call_later(_ANYHOW, self._anyhow)
+        with contextlib.suppress(OSError):  # ours, so that a command of root's does not make it root's
+            poke(directory)
         self._seen = self._time()
         try:
             self._inotify = Inotify(directory, CLOSE_WRITE)
@@ -46,8 +52,13 @@ class PokeWatch:
             self._reactor.remove_reader(self._inotify.fileno())
             self._inotify.close()
             self._inotify = None
+        self._minute.cancel()
         if self._timer is not None:
             self._timer.cancel()
+
+    def _anyhow(self) -> None:
+        self._minute = self._reactor.call_later(_ANYHOW, self._anyhow)
+        self._poked()
 
     def _read(self) -> None:
         if self._inotify is not None and any(event.overflow or event.name == POKE for event in self._inotify.read()):

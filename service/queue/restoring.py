@@ -12,7 +12,7 @@ from typing import Any, Final, Literal
 
 import apsw
 
-from service.queue.accepting import KEY_KEPT, insert_piece, result_name
+from service.queue.accepting import KEY_KEPT, insert_piece, is_taken, unused_name
 from service.queue.ids import id_text
 from service.queue.salvage import Row, Salvaged
 from service.queue.schema import HELD, PIECE, READY
@@ -53,8 +53,8 @@ class Restorer:
             if not ended:
                 return "again"
             row |= dict.fromkeys(_SOURCE)  # the file is the other job's now
-        if self._one("SELECT 1 FROM job WHERE result = ?", row["result"]):
-            row["result"] = result_name(row["name"], id_text(id), taken=True)
+        if is_taken(self._connection, row["result"]):
+            row["result"] = unused_name(self._connection, row["name"], id_text(id))
         content = salvaged.content or b""
         if not ended:
             row["pieces"] = max(1, -(-len(content) // PIECE))
@@ -62,7 +62,7 @@ class Restorer:
         for recipient in salvaged.recipients:
             self._insert("recipient", self._shifted(recipient))
         for result in salvaged.aliases:
-            if not self._one("SELECT 1 FROM job WHERE result = ?1 UNION SELECT 1 FROM alias WHERE result = ?1", result):
+            if not is_taken(self._connection, result):
                 self._insert("alias", {"result": result, "job": id})
         if ended:
             return "ended"
@@ -71,8 +71,10 @@ class Restorer:
     def _make_due(self, salvaged: Salvaged, job: Row, content: bytes, now: float, hold: bool) -> Fate:
         known = {row["site"]: self._shifted(row) for row in salvaged.deliveries}
         for delivery in _deliveries(salvaged, job, known, now):
-            doubt = hold or delivery.pop("in_doubt")
-            self._insert("delivery", delivery | {"state": HELD if doubt else delivery["state"]})
+            said = delivery.pop("in_doubt")
+            doubt = hold or said
+            more = {"state": HELD, "doubts": delivery.get("doubts", 0) + (not said)} if doubt else {}
+            self._insert("delivery", delivery | more)
             if doubt:
                 self._explain(salvaged.id, delivery["site"], now)
         self._insert_content(salvaged.id, content)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+from collections import deque
 from collections.abc import Generator, Iterable
 from itertools import islice
 from pathlib import Path
@@ -51,6 +52,7 @@ class ResultWriter:
         self._journal = journal
         self._layout = layout
         self._ready: dict[int, None] = {}
+        self._parts: deque[OwedResult] = deque()  # of the job that was looked up last: an own result, and aliases
         self._soon: dict[int, float] = {}  # in the order of their times
         self._late: set[int] = set()  # could not be written
         self._timer: TimerHandle | None = None
@@ -96,7 +98,7 @@ class ResultWriter:
 
     def _write_some(self) -> None:
         self._timer = None
-        written: list[tuple[int, int]] = []
+        written: list[OwedResult] = []
         try:
             self._gather()
             self._write_slice(written)
@@ -108,20 +110,24 @@ class ResultWriter:
         if self._timer is None:
             self._rest()
 
-    def _write_slice(self, written: list[tuple[int, int]]) -> None:
+    def _write_slice(self, written: list[OwedResult]) -> None:
         end = self._reactor.time() + _SLICE
-        for job in list(islice(self._ready, _BATCH)):
-            for owed in self._store.owed_results((job,)):
-                try:
-                    write_result(self._layout.results, owed)
-                except OSError as error:
-                    self._put_off(owed, error.strerror or str(error))
-                else:
-                    written.append((owed.job, owed.version))
-                    self._failures = 0 if not self._late else self._failures
-            del self._ready[job]
-            if self._reactor.time() >= end:
-                break
+        while len(written) < _BATCH and self._reactor.time() < end:
+            if not self._parts:
+                job = next(iter(self._ready), None)
+                if job is None:
+                    return
+                self._parts.extend(self._store.owed_results(job))
+                del self._ready[job]
+                continue
+            owed = self._parts.popleft()
+            try:
+                write_result(self._layout.results, owed)
+            except OSError as error:
+                self._put_off(owed, error.strerror or str(error))
+            else:
+                written.append(owed)
+                self._failures = 0 if not self._late else self._failures
 
     def _gather(self) -> None:
         now = self._reactor.time()
@@ -136,7 +142,7 @@ class ResultWriter:
             self._ready |= {job: None for job in jobs if job not in self._soon and job not in self._late}
 
     def _rest(self) -> None:
-        if self._ready or self._catching_up is not None:
+        if self._ready or self._parts or self._catching_up is not None:
             self._wake(0)
         elif self._soon:
             self._wake(max(0, next(iter(self._soon.values())) - self._reactor.time()))
@@ -145,7 +151,7 @@ class ResultWriter:
 
     def _put_off(self, owed: OwedResult, why: str) -> None:
         """Try this one again later, and the others beside it; at the end not at all: the next start does."""
-        self._tell_failed(owed.names[0], why)
+        self._tell_failed(owed.name, why)
         if self._stopped is not None:
             return
         if not self._late:
@@ -176,22 +182,16 @@ class ResultWriter:
 
 
 def write_result(directory: Path, owed: OwedResult) -> None:
-    """Write this result under each of its names. Raises `OSError`."""
-    data = _encode(owed.view) + b"\n"
-    for name in owed.names:
-        _write(directory, name, owed.job, data)
-
-
-def _write(directory: Path, name: str, job: int, data: bytes) -> None:
-    """Write a file and rename it into place."""
-    temporary = f"{directory}/.{id_text(job)}.tmp"  # the name itself may be as long as a name can be
+    """Write this file and rename it into place. Raises `OSError`."""
+    temporary = f"{directory}/.{id_text(owed.job)}.tmp"  # the name itself may be as long as a name can be
     fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o640)
     try:
+        data = _encode(owed.view) + b"\n"
         if os.write(fd, data) < len(data):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     finally:
         os.close(fd)
-    os.rename(temporary, f"{directory}/{name}.json")  # noqa: PTH104 (two paths a file would cost as much as the file)
+    os.rename(temporary, f"{directory}/{owed.name}.json")  # noqa: PTH104 (two paths a file would cost as much as the file)
 
 
 def old_results(directory: Path, before: float) -> list[str]:

@@ -6,8 +6,9 @@
     content    the message of a job that fits in one piece; gone when the job ends
     piece      the message of a larger job, in rows of 256 KiB; pieces without an unfinished job are left-overs
     alias      further results of a job: of jobs with its key that were not taken again
+    repeated   their dropped files, so that these are known again
     suspect    dropped files over which a daemon has died, while it read them
-    owed       jobs whose result file does not yet show how they stand
+    owed       jobs whose result file does not yet show how they stand; owed_alias, aliases
     retried    sites that a command asked to be tried now
     tally      how many jobs there are in each state, kept by triggers, so that nobody counts a million rows
     meta       single values: the routes' fingerprint, the last probe, what was seen of the clocks (calendar.Seen)
@@ -115,11 +116,19 @@ CREATE TABLE piece (
 ) STRICT;
 CREATE TABLE alias (result TEXT PRIMARY KEY, job INTEGER NOT NULL) STRICT, WITHOUT ROWID;
 CREATE INDEX alias_job ON alias (job);
+CREATE TABLE repeated (
+    inode INTEGER NOT NULL, mtime_ns INTEGER NOT NULL, octets INTEGER NOT NULL, file TEXT NOT NULL,
+    job INTEGER NOT NULL, PRIMARY KEY (inode, mtime_ns, octets, file)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX repeated_job ON repeated (job);
 CREATE TABLE suspect (
     file TEXT NOT NULL, inode INTEGER NOT NULL, mtime_ns INTEGER NOT NULL, octets INTEGER NOT NULL,
     deaths INTEGER NOT NULL, at REAL NOT NULL, PRIMARY KEY (file, inode, mtime_ns, octets)
 ) STRICT, WITHOUT ROWID;
 CREATE TABLE owed (job INTEGER PRIMARY KEY, version INTEGER NOT NULL) STRICT;
+CREATE TABLE owed_alias (
+    job INTEGER NOT NULL, result TEXT NOT NULL, version INTEGER NOT NULL, PRIMARY KEY (job, result)
+) STRICT, WITHOUT ROWID;
 CREATE TABLE retried (site TEXT PRIMARY KEY) STRICT, WITHOUT ROWID;
 """
 

@@ -18,7 +18,7 @@ from deferred.defer import Deferred, execute, gather_results, inline_callbacks
 from deferred.interfaces import Reactor
 from service.journal import Journal
 from service.queue import changing, looking, owing
-from service.queue.accepting import Entry, accept_job
+from service.queue.accepting import Entry, accept_job, is_taken
 from service.queue.aftermath import NOTHING, Aftermath, AtWork, sort_out
 from service.queue.calendar import BootClock, Calendar
 from service.queue.commit import GroupCommit
@@ -129,8 +129,11 @@ class SQLiteStore:
 
         def run(connection: apsw.Connection, again: bool) -> tuple[list[Accepted], Sequence[Changed]]:
             done = [accept_job(connection, entry, again, offset=self.calendar.offset) for entry in entries]
-            changed = self._owe(connection, [changed for _, changed in done if changed is not None])
-            return [accepted for accepted, _ in done], changed
+            changed = [*self._owe(connection, [new for taken, new in done if new is not None and not taken.known])]
+            for taken, first in done:
+                if taken.known and first is not None:
+                    changed += owing.owe_one(connection, first, taken.name, self.results, self._ids.mint())
+            return [taken for taken, _ in done], changed
 
         def tell(done: tuple[list[Accepted], Sequence[Changed]]) -> list[Accepted]:
             self._tell(done[1], False)
@@ -329,19 +332,18 @@ class SQLiteStore:
         """The next jobs after number `after` (0: from the first) whose result file is to be written."""
         return owing.owed_jobs(self._look, after, limit)
 
-    def owed_results(self, jobs: Iterable[int]) -> list[OwedResult]:
-        """What is to be written for these jobs; those that owe nothing are left out."""
-        return owing.owed_results(self._look, jobs, self.calendar.offset)
+    def owed_results(self, job: int) -> list[OwedResult]:
+        """What is to be written for this job."""
+        return owing.owed_results(self._look, job, self.calendar.offset)
 
-    def reported(self, written: Sequence[tuple[int, int]]) -> Deferred[None]:
-        """The results of these (job, version) are on disk."""
-        pairs = list(written)
-        return self._commit.submit(lambda connection, _: owing.discharge(connection, pairs), cost=len(pairs))
+    def reported(self, written: Sequence[OwedResult]) -> Deferred[None]:
+        """These results are on disk."""
+        results = list(written)
+        return self._commit.submit(lambda connection, _: owing.discharge(connection, results), cost=len(results))
 
     def keeps(self, result: str) -> bool:
         """Whether a job whose result has this name is still known."""
-        query = "SELECT 1 FROM job WHERE result = ?1 UNION ALL SELECT 1 FROM alias WHERE result = ?1"
-        return self._look.execute(query, (result,)).fetchone() is not None
+        return is_taken(self._look, result)
 
     # Looking
 

@@ -79,8 +79,7 @@ class Watch:
         try:
             self._scanning = iter(os.scandir(self._directory))
         except OSError as error:
-            self._trouble.begins("scan", f"{self._directory} cannot be read: {error.strerror}")
-            self._timer = self._reactor.call_later(_LATER, self.scan)
+            self._cannot_be_read(error)
             return
         self._trouble.is_over("scan")
         self._scan_some()
@@ -91,17 +90,32 @@ class Watch:
         if self._crowded():
             self._timer = self._reactor.call_later(0.01, self._scan_some)
             return
-        for _ in range(_SCAN_SLICE):
-            entry = next(self._scanning, None) if self._scanning is not None else None
-            if entry is None:
+        try:
+            whole = self._find_some()
+        except OSError as error:
+            self._cannot_be_read(error)
+        else:
+            if whole:
                 self._scanning = None
                 every = _SCAN_EVERY if self._inotify is not None else _LATER
                 self._timer = self._reactor.call_later(every, self.scan)
-                break
-            self._found(entry.name)
-        else:
-            self._timer = self._reactor.call_soon(self._scan_some)
+            else:
+                self._timer = self._reactor.call_soon(self._scan_some)
         self._passed()
+
+    def _find_some(self) -> bool:
+        """Tell of the next entries; True if those were the last."""
+        for _ in range(_SCAN_SLICE):
+            entry = next(self._scanning, None) if self._scanning is not None else None
+            if entry is None:
+                return True
+            self._found(entry.name)
+        return False
+
+    def _cannot_be_read(self, error: OSError) -> None:
+        self._scanning = None
+        self._trouble.begins("scan", f"{self._directory} cannot be read: {error.strerror}")
+        self._timer = self._reactor.call_later(_LATER, self.scan)
 
     def _read(self) -> None:
         for event in self._inotify.read() if self._inotify is not None else ():

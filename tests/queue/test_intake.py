@@ -41,7 +41,7 @@ class World:
             site_of=lambda address: address.split("@")[1],
             accepted=lambda sites: self.woken.append(list(sites)),
             unique=lambda: f"id{next(serial)}",
-            last_work=LastWork(tmp_path),
+            last_work=LastWork(tmp_path, reactor),
             deadly=self.store.aftermath.deadly,
         )
 
@@ -59,7 +59,7 @@ class World:
         copy = self.layout.directory / "copy"
         copy.mkdir(exist_ok=True)
         (copy / "last-work").write_bytes(notes.read_bytes())
-        return LastWork(copy).before
+        return LastWork(copy, self.reactor).before
 
     def put(self, name, content="to ann@a.example"):
         """Write a file and close it."""
@@ -519,10 +519,10 @@ def test_a_file_over_which_the_daemon_died_twice_is_put_aside_unread(reactor, to
     world.put("evil.json")
     world.put("fine.eml")
     [source] = [file.source for file in [world.drop.open("evil.json")] if file is not None]
-    work = LastWork(tmp_path)
+    work = LastWork(tmp_path, reactor)
     for _ in range(2):
         work.reading(source)  # and no more
-        work = LastWork(tmp_path)
+        work = LastWork(tmp_path, reactor)
         before = work.before
         store = open_store(present=world.drop.present, before=before)
     assert store.aftermath.deadly == (source,)
@@ -550,3 +550,25 @@ def test_what_is_being_read_is_noted_while_it_is(begun):
     begun.look()
     assert seen == [["small.eml"], ["large.eml"]]
     assert begun.last_work_of_a_successor().files == ()
+
+
+def test_a_directory_that_fails_while_it_is_looked_through_is_looked_through_again(begun, monkeypatch):
+    """Told of as long as it lasts; the jobs that inotify missed are found afterwards."""
+
+    class Failing:
+        def __next__(self):
+            raise OSError(errno.EIO, "Input/output error")
+
+        def __iter__(self):
+            return self
+
+    begun.put("late.eml")
+    begun.reactor.advance(1)  # (not read from inotify in this test)
+    real = os.scandir
+    monkeypatch.setattr(os, "scandir", lambda path: Failing() if str(path).endswith("new") else real(path))
+    begun.reactor.advance(40)
+    assert "Input/output error" in begun.told.of("intake_failed")[0]["why"]
+    monkeypatch.undo()
+    begun.reactor.advance(2)
+    assert begun.jobs() == ["late"]
+    assert len(begun.told.of("intake_failed")) == len(begun.told.of("intake_recovered")) == 1

@@ -123,3 +123,73 @@ def test_a_failed_commit_that_came_back_makes_no_second_alias(reactor, store, su
     monkeypatch.setattr(commit, "_commit", reach_and_fail)
     [second] = reactor.wait(store.accept([submission(key="k", name="other")]), 1)
     assert sorted(results()) == sorted(["order.json", "other.json", f"{second.name}.json"])
+
+
+def test_a_repeated_key_does_not_bring_back_results_that_were_removed(
+    reactor, store, submission, settlement, results, tmp_path
+):
+    """Only its own is written: the application has read the others, and their names are free for other jobs."""
+    reactor.wait(store.accept([submission(key="k", name="order"), submission(key="k", name="again")]))
+    [claim] = reactor.wait(store.claim("a.example", 5))
+    reactor.wait(store.settle([settlement(claim)]))
+    for name in results():
+        (tmp_path / "results" / name).unlink()
+    reactor.wait(store.accept([submission(key="k", name="third")]))
+    assert set(results()) == {"third.json"}
+    [new] = reactor.wait(store.accept([submission(name="order")]))
+    assert new.name == "order"
+    assert results()["order.json"]["id"] == new.id
+
+
+def test_a_thousand_aliases_are_written_a_few_in_a_turn(reactor, store, submission, settlement, results, monkeypatch):
+    """Each once; the reactor turns meanwhile."""
+    from service.queue import results as results_module
+
+    written = []
+    write = results_module.write_result
+
+    def slow(directory, owed):
+        reactor.set_time(reactor.time() + 0.0005)
+        written.append((reactor.turns, owed.name))
+        write(directory, owed)
+
+    reactor.wait(store.accept([submission(key="k", name=f"order-{n}") for n in range(1000)]), 5)
+    monkeypatch.setattr(results_module, "write_result", slow)
+    [claim] = reactor.wait(store.claim("a.example", 5))
+    reactor.wait(store.settle([settlement(claim)]), 20)
+    assert sorted(name for _, name in written) == sorted(f"order-{n}" for n in range(1000))
+    turns = [turn for turn, _ in written]
+    assert max(turns.count(turn) for turn in set(turns)) <= 10
+    assert all(result["state"] == "delivered" for result in results().values())
+
+
+def test_a_dropped_file_that_was_an_alias_is_known_again(reactor, open_store, submission, settlement):
+    """Also when its key has been forgotten, as long as it is there: it may never leave new/."""
+    there = submission(key="k", name="again")
+    store = open_store(present=lambda source: source == there.source)
+    reactor.wait(store.accept([submission(key="k", name="order")]))
+    [claim] = reactor.wait(store.claim("a.example", 5))
+    reactor.wait(store.settle([settlement(claim)]))
+    [second] = reactor.wait(store.accept([there]))
+    assert reactor.wait(store.accept([there]))[0].known
+    reactor.advance(WEEK + 60)
+    reactor.wait(store.purge(reactor.wall_time() - WEEK))
+    store = open_store()
+    [third] = reactor.wait(store.accept([there]))
+    assert (third.known, third.id) == (True, second.id)
+    assert reactor.wait(store.claim("a.example", 5)) == []
+
+
+def test_a_file_that_is_called_as_a_result_would_be_is_in_nobodys_way(
+    reactor, store, submission, settlement, results, tmp_path
+):
+    """Somebody drops NAME-ID.eml before the NAME that wants it for its former job."""
+    [first] = reactor.wait(store.accept([submission(name="order")]))
+    [claim] = reactor.wait(store.claim("a.example", 5))
+    reactor.wait(store.settle([settlement(claim)]))
+    results()
+    reactor.wait(store.accept([submission(name=f"order-{first.id}")]))
+    (tmp_path / "results" / "order.json").unlink()
+    [third] = reactor.wait(store.accept([submission(name="order")]))
+    assert third.name == "order"
+    assert results()["order.json"]["id"] == third.id

@@ -11,92 +11,116 @@ from pathlib import Path
 import pytest
 
 from service.queue.aftermath import NOTHING, AtWork, WorkedOn
-from service.queue.lastwork import IN_THREAD, LastWork
+from service.queue.lastwork import IN_THREAD, SURVIVED, LastWork
 from service.queue.store import Source
 
 FILE = Source("hällo.eml", 1, 2, 3)
 LARGE = Source("large" * 48 + ".json", 4, 5, 6)
 
 
-def test_nothing_is_known_of_a_first_start(tmp_path):
+def test_nothing_is_known_of_a_first_start(clock, tmp_path):
     """There was nobody before."""
-    assert LastWork(tmp_path).before == NOTHING
+    assert LastWork(tmp_path, clock).before == NOTHING
 
 
-def test_the_delivery_and_its_last_phase_are_known(tmp_path):
+def test_the_delivery_and_its_last_phase_are_known(clock, tmp_path):
     """Only the last one: it is the one that may have been deadly."""
-    work = LastWork(tmp_path)
+    work = LastWork(tmp_path, clock)
     work("attempt_started", {"id": "000000000001"})
     work("step", {"id": "000000000001", "phase": "connect", "seconds": 0.1})
     work("attempt_started", {"id": "000000000002"})
     work("delivered", {"id": "000000000001"})
-    assert LastWork(tmp_path).before == AtWork((WorkedOn("000000000002", None),))
+    assert LastWork(tmp_path, clock).before == AtWork((WorkedOn("000000000002", None),))
     work("step", {"id": "000000000002", "phase": "data", "seconds": 0.1})
-    assert LastWork(tmp_path).before == AtWork((WorkedOn("000000000002", "data"),))
+    assert LastWork(tmp_path, clock).before == AtWork((WorkedOn("000000000002", "data"),))
 
 
-def test_files_are_known_while_they_are_read(tmp_path):
+def test_files_are_known_while_they_are_read(clock, tmp_path):
     """On the reactor's thread and in another; one that has been read is to blame for nothing."""
-    work = LastWork(tmp_path)
+    work = LastWork(tmp_path, clock)
     work.reading(LARGE, IN_THREAD)
     work.reading(FILE)
-    assert LastWork(tmp_path).before.files == (FILE, LARGE)
+    assert LastWork(tmp_path, clock).before.files == (FILE, LARGE)
     work.reading(LARGE, IN_THREAD)
     work.reading(FILE)
     work.read()
-    assert LastWork(tmp_path).before.files == (LARGE,)
+    assert LastWork(tmp_path, clock).before.files == (LARGE,)
 
 
-def test_an_end_in_good_order_blames_nothing(tmp_path):
+def test_an_end_in_good_order_blames_nothing(clock, tmp_path):
     """What was done last did no harm."""
-    work = LastWork(tmp_path)
+    work = LastWork(tmp_path, clock)
     work("attempt_started", {"id": "000000000001"})
     work.reading(FILE)
     work.close()
-    assert LastWork(tmp_path).before == NOTHING
+    assert LastWork(tmp_path, clock).before == NOTHING
     work.read()  # somebody's last word
 
 
 @pytest.mark.parametrize("left", [b"", b"\xff" * 3000, b"{" * 2000, b"x" * 10])
-def test_what_is_no_note_is_nothing(tmp_path, left):
+def test_what_is_no_note_is_nothing(clock, tmp_path, left):
     """A file cut short, or full of anything, stops no start."""
     (tmp_path / "last-work").write_bytes(left)
-    work = LastWork(tmp_path)
+    work = LastWork(tmp_path, clock)
     assert work.before.files == ()
     work.reading(FILE)
-    assert LastWork(tmp_path).before.files == (FILE,)
+    assert LastWork(tmp_path, clock).before.files == (FILE,)
 
 
-def test_without_room_nothing_is_noted(tmp_path, monkeypatch):
+def test_without_room_nothing_is_noted(clock, tmp_path, monkeypatch):
     """A full disk is no reason not to deliver mail."""
 
     def full(*_):
         raise OSError(errno.ENOSPC, "no space left on device")
 
     monkeypatch.setattr(os, "posix_fallocate", full)
-    work = LastWork(tmp_path)
+    work = LastWork(tmp_path, clock)
     work("attempt_started", {"id": "000000000001"})
     work.reading(FILE)
     work.close()
     monkeypatch.undo()
-    assert LastWork(tmp_path).before == NOTHING
+    assert LastWork(tmp_path, clock).before == NOTHING
 
 
-def test_a_link_is_not_followed(tmp_path):
+def test_a_link_is_not_followed(clock, tmp_path):
     """The directory is open to a group: what is written goes nowhere else."""
     (tmp_path / "elsewhere").write_bytes(b"precious")
     (tmp_path / "last-work").symlink_to(tmp_path / "elsewhere")
-    LastWork(tmp_path)("attempt_started", {"id": "000000000001"})
+    LastWork(tmp_path, clock)("attempt_started", {"id": "000000000001"})
     assert (tmp_path / "elsewhere").read_bytes() == b"precious"
 
 
-def test_it_survives_sigkill(tmp_path):
+def test_it_survives_sigkill(clock, tmp_path):
     """Nothing is flushed, closed or synced: the note is there all the same."""
     code = (
         "import os, signal, sys; from pathlib import Path; from service.queue.lastwork import LastWork;"
-        "work = LastWork(Path(sys.argv[1])); work('attempt_started', {'id': '000000000007'});"
+        "from deferred.testing import Clock;"
+        "work = LastWork(Path(sys.argv[1]), Clock()); work('attempt_started', {'id': '000000000007'});"
         "os.kill(os.getpid(), signal.SIGKILL)"
     )
     ended = subprocess.run([sys.executable, "-c", code, tmp_path], cwd=Path(__file__).parents[2], check=False)
     assert ended.returncode == -9
-    assert LastWork(tmp_path).before.deliveries == (WorkedOn("000000000007", None),)
+    assert LastWork(tmp_path, clock).before.deliveries == (WorkedOn("000000000007", None),)
+
+
+def test_what_was_survived_by_a_moment_is_not_to_blame(clock, tmp_path):
+    """Whoever kills a daemon that waits for a slow server has nobody blamed for it."""
+    work = LastWork(tmp_path, clock)
+    work("attempt_started", {"id": "000000000001"})
+    clock.advance(SURVIVED / 2)
+    work("step", {"id": "000000000001", "phase": "data"})
+    clock.advance(SURVIVED * 0.9)
+    assert LastWork(tmp_path, clock).before.deliveries == (WorkedOn("000000000001", "data"),)
+    clock.advance(SURVIVED * 0.2)
+    assert LastWork(tmp_path, clock).before == NOTHING
+    work("step", {"id": "000000000001", "phase": "confirm"})
+    assert LastWork(tmp_path, clock).before.deliveries == (WorkedOn("000000000001", "confirm"),)
+
+
+def test_a_start_that_fails_leaves_the_note_to_the_next(clock, tmp_path):
+    """It has not told the store yet what was noted."""
+    LastWork(tmp_path, clock)("attempt_started", {"id": "000000000001"})
+    LastWork(tmp_path, clock).let_go()
+    assert LastWork(tmp_path, clock).before.deliveries == (WorkedOn("000000000001", None),)
+    LastWork(tmp_path, clock).begin()
+    assert LastWork(tmp_path, clock).before == NOTHING

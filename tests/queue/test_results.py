@@ -33,7 +33,7 @@ def written(monkeypatch):
     write = results_module.write_result
 
     def note(directory, owed):
-        names.extend(owed.names)
+        names.append(owed.name)
         write(directory, owed)
 
     monkeypatch.setattr(results_module, "write_result", note)

@@ -46,7 +46,7 @@ def test_five_hundred_files_become_jobs_with_results(reactor, tmp_path):
         site_of=lambda _: "a.example",
         accepted=lambda _: store.count().queued == 500 and not done.called and done.callback(None),
         unique=lambda: "id",
-        last_work=LastWork(tmp_path),
+        last_work=LastWork(tmp_path, reactor),
     )
 
     def put(n):
