@@ -47,7 +47,7 @@ EVENTS: Final[dict[str, Level]] = {
     "report_failed": "warning",  # as failed, of a message from the null sender: nobody is told, it is kept to be seen
     "bounced": "info",  # as failed; report: the id of the bounce that tells the sender
     "warned": "info",  # as deferred; report: the id of the warning
-    "in_doubt": "warning",  # as deferred; decision: the final dot is out, the answer never came
+    "in_doubt": "warning",  # as deferred; decision (retry, hold; none: it has ended): the dot is out, no answer came
     "possible_duplicate": "warning",  # id, recipient, site, host, attempt: sent again, though somebody may have it
     "job_held": "warning",  # id, name, site, why: held by the daemon itself
     # a site's life

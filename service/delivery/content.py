@@ -7,7 +7,7 @@ from typing import Any, NoReturn, Protocol
 
 from deferred.defer import Deferred, succeed
 from deferred.failure import Failure
-from service.queue.store import Claim, Store
+from service.queue.store import Claim, Store, StoreFailed
 
 
 class Content(Protocol):
@@ -23,6 +23,10 @@ class ContentGone(Exception):
     """The job has been removed from the queue meanwhile."""
 
 
+class ContentUnreadable(Exception):
+    """The store cannot give it now; says why."""
+
+
 class StoredContent:
     """The content of a claim."""
 
@@ -32,10 +36,11 @@ class StoredContent:
         self._claim = claim
 
     def read(self, piece: int) -> Deferred[bytes]:
-        """Piece number `piece`; at once where the claim has the whole content with it. Fails with `ContentGone`."""
+        """Piece number `piece`; at once where the claim has the whole content with it. Fails with `ContentGone` and
+        `ContentUnreadable`."""
         if self._claim.content is not None:
             return succeed(self._claim.content)
-        return self._store.read(self._claim, piece).add_errback(_gone)
+        return self._store.read(self._claim, piece).add_errback(_unreadable)
 
     def mark(self, host: str) -> Deferred[None]:
         """Note durably that the final dot may go out to `host` now. Fails with `ContentGone`."""
@@ -56,6 +61,12 @@ class Guarded:
             return self._content.read(piece)
         d: Deferred[Any] = self._allow()
         return d.add_callback(lambda _: self._content.read(piece))
+
+
+def _unreadable(failure: Failure) -> NoReturn:
+    if failure.check(StoreFailed):
+        raise ContentUnreadable(str(failure.value))
+    _gone(failure)
 
 
 def _gone(failure: Failure) -> NoReturn:

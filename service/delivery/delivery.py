@@ -18,7 +18,7 @@ from service.delivery import news, policy
 from service.delivery.attempt import Attempt
 from service.delivery.connection import Connection
 from service.delivery.connector import Connector
-from service.delivery.content import ContentGone, StoredContent
+from service.delivery.content import ContentGone, ContentUnreadable, StoredContent
 from service.delivery.policy import Plan
 from service.delivery.pool import Pool
 from service.delivery.receipt import Receipt
@@ -196,6 +196,9 @@ class Delivery:
             return self._give_back(claim)
         if failure.check(ContentGone):
             return succeed(None)  # the job was removed: the store has settled the matter
+        if failure.check(ContentUnreadable):
+            why, now, spread = str(failure.value), self._now(), self._scheduler.spread()
+            return self._write(claim, policy.after_unreadable(claim, why, self._settings.retry, now, spread))
         failure.trap(HostFailure)  # a bug of ours goes on as a bug
         error, at, retry, spread = failure.value, self._now(), self._settings.retry, self._scheduler.spread()
         assert isinstance(error, HostFailure)
@@ -265,7 +268,7 @@ class Delivery:
         if _key(claim) in self._decided:
             return None
         at = self._now()
-        held = Settlement(claim=claim, outcomes=(), at=at, attempts=claim.attempts + 1, due=at, hold=True)
+        held = Settlement(claim=claim, outcomes=(), at=at, attempts=claim.attempts + 1, due=at, hold=True, doubt=True)
         kept: Deferred[Any] = self._store.settle([held])
         return kept.add_callbacks(lambda _: None, self._report, errback_args=("delivery",))
 

@@ -14,6 +14,7 @@ _EVENTS = {State.DELIVERED: "delivered", State.FAILED: "failed", State.WAITING: 
 def tell(journal: Journal, claim: Claim, plan: Plan, settled: Settled, reports: tuple[Kind, ...]) -> None:
     """Tell what became of each recipient, what its sender is told by which reports, and whether the job has ended."""
     told = {outcome.address: _facts(claim, outcome) for outcome in plan.outcomes}
+    waiting = {outcome.address for outcome in plan.waiting}
     removed = settled.state is None  # by an operator, meanwhile: what a server has taken stands, nothing else does
     for outcome in plan.outcomes:
         if removed and outcome.state is not State.DELIVERED:
@@ -22,9 +23,9 @@ def tell(journal: Journal, claim: Claim, plan: Plan, settled: Settled, reports: 
         journal.tell(_EVENTS[outcome.state], **told[outcome.address], **delay)
         if outcome.state is State.FAILED and not claim.sender:  # a report begets no report (RFC 5321, 6.1)
             journal.tell("report_failed", **told[outcome.address])
-    if plan.doubt is not None and not removed:
-        for outcome in plan.waiting:
-            journal.tell("in_doubt", **told[outcome.address], decision="hold" if plan.hold else "retry")
+    for address in plan.doubted:
+        decision = "none" if removed or address not in waiting else "hold" if plan.hold else "retry"
+        journal.tell("in_doubt", **told[address], decision=decision)
     for kind, report in zip(reports, settled.reports, strict=False):  # none was accepted where the job was removed
         event, concerned = ("bounced", plan.failed) if kind == "bounce" else ("warned", plan.waiting)
         for outcome in concerned:

@@ -12,7 +12,7 @@ from typing import Final
 import msgspec
 
 from config.settings import Retry, SiteRest
-from service.message.outcome import Outcome, State
+from service.message.outcome import Outcome, Phase, State
 from service.queue.store import Claim, Settlement, Submission
 from service.smtp.errors import ConfirmationLost, HostFailure
 
@@ -25,7 +25,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 
     `failed` are the recipients that fail now, together: they owe the sender one bounce. `late` tells that the sender
     is owed a warning about those still waiting. `delay` is in seconds, None where nobody waits or all are held.
-    `doubt` is the host that may have the message although it never said so. `rested` tells that it waits for its site.
+    `doubt` is the host that may have the message for those `doubted`, although it never said so. `rested` tells that it
+    waits for its site.
     """
 
     outcomes: tuple[Outcome, ...]
@@ -35,6 +36,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     late: bool = False
     hold: bool = False
     doubt: str | None = None
+    doubted: tuple[str, ...] = ()
     rested: bool = False
 
     @property
@@ -99,6 +101,15 @@ def after_host_failure(claim: Claim, error: HostFailure, retry: Retry, at: float
     return msgspec.structs.replace(plan, rested=True)
 
 
+def after_unreadable(claim: Claim, why: str, retry: Retry, at: float, spread: float) -> Plan:
+    """The store could not give the content: the message waits by the schedule, whoever's fault it is, and its
+    recipients show why."""
+    text = f"the message cannot be read from the queue: {why}"
+    outcomes = tuple(Outcome(each, State.WAITING, None, "", text, "", Phase.BODY) for each in claim.recipients)
+    attempts = claim.attempts + 1
+    return _plan(claim, outcomes, retry, at, attempts=attempts, delay=next_delay(attempts, retry, spread))
+
+
 def after_lost_confirmation(
     claim: Claim, error: ConfirmationLost, retry: Retry, at: float, rest: float, spread: float
 ) -> Plan:
@@ -108,12 +119,14 @@ def after_lost_confirmation(
     each retry may be one more copy in somebody's mailbox, and the site, where others are served, comes back at once:
     so a message whose confirmation is lost again and again meets the schedule's growing delays as well.
     """
-    outcomes = error.outcomes + _unserved(claim, error)
+    unserved = _unserved(claim, error)
+    outcomes, doubted = error.outcomes + unserved, tuple(outcome.address for outcome in unserved)
     if claim.in_doubt == "hold":
-        return Plan(outcomes=outcomes, attempts=claim.attempts, due=at, delay=None, hold=True, doubt=error.host)
+        plan = Plan(outcomes=outcomes, attempts=claim.attempts, due=at, delay=None, hold=True)
+        return msgspec.structs.replace(plan, doubt=error.host, doubted=doubted)
     delay = max(rest, next_delay(claim.doubts, retry, spread)) if claim.doubts else rest
     plan = _plan(claim, outcomes, retry, at, attempts=claim.attempts, delay=delay)
-    return msgspec.structs.replace(plan, doubt=error.host)
+    return msgspec.structs.replace(plan, doubt=error.host, doubted=doubted)
 
 
 def _unserved(claim: Claim, error: HostFailure) -> tuple[Outcome, ...]:

@@ -10,7 +10,7 @@ from typing import Any, Literal, Protocol
 
 from deferred.defer import Deferred, succeed
 from deferred.failure import Failure
-from service.delivery.content import ContentGone, StoredContent
+from service.delivery.content import ContentGone, ContentUnreadable, StoredContent
 from service.delivery.policy import Plan
 from service.journal import Journal
 from service.message.outcome import Outcome
@@ -42,6 +42,7 @@ class Reports:
         if not claim.sender or not (plan.failed or plan.late):  # nobody answers for the null sender (RFC 5321, 4.5.5)
             return succeed({})
         d: Deferred[Any] = StoredContent(self._store, claim).read(0)
+        d.add_errback(_nothing_to_return)
         d.add_callback(self._write, claim, plan)
         return d.add_errback(self._without)
 
@@ -58,3 +59,9 @@ class Reports:
             return {}  # whoever removed the job wants no report
         self._journal.tell("unhandled_error", where="report", error=failure.get_traceback())
         return {}
+
+
+def _nothing_to_return(failure: Failure) -> bytes:
+    """What cannot be read cannot be sent back; the sender is told all the same."""
+    failure.trap(ContentUnreadable)
+    return b""

@@ -23,7 +23,7 @@ from service.message.eml import field_of, header_of
 from service.message.fields import address_field, field, text_field
 from service.message.job import Job
 from service.message.mailboxes import Mailbox
-from service.message.outcome import Outcome
+from service.message.outcome import Outcome, Phase
 from service.message.rules import mail_date
 
 __all__ = ["Undelivered", "bounce", "delay_warning"]
@@ -159,9 +159,10 @@ def _about(outcome: Outcome, facts: Undelivered, action: str) -> bytes:
         field("Action", action),
         field("Status", _status(outcome, action)),
     ]
-    if outcome.code is not None:  # a server spoke: what it said, and nothing else (RFC 3464, 2.3.5 and 2.3.6)
-        host = _mta_name(outcome.host)
-        fields += [field("Remote-MTA", f"dns; {host}")] if host else []
+    host = _mta_name(outcome.host)
+    if host and outcome.phase is not Phase.CONNECT:  # it was there, whether it spoke or not (RFC 3464, 2.3.5)
+        fields.append(field("Remote-MTA", f"dns; {host}"))
+    if outcome.code is not None:  # what it said, and nothing else (RFC 3464, 2.3.6)
         fields.append(field("Diagnostic-Code", f"smtp; {_printable(outcome.answer)}"))
     elif outcome.answer:
         fields.append(field("Diagnostic-Code", f"x-deferd; {_printable(outcome.answer)}"))

@@ -64,6 +64,7 @@ class HeldBack(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     site: str
     recipients: tuple[str, ...]
+    attempts: int
     host: str | None
     why: str
 
@@ -83,7 +84,7 @@ class Aftermath(msgspec.Struct, frozen=True):
 
 
 _IN_FLIGHT: Final = """
-SELECT d.job, d.site, d.dot, d.hold, j.in_doubt, j.deaths, j.name
+SELECT d.job, d.site, d.dot, d.hold, j.in_doubt, j.deaths, j.name, d.attempts
 FROM delivery d JOIN job j ON j.id = d.job WHERE d.state = 1 ORDER BY d.job, d.site
 """
 
@@ -101,7 +102,7 @@ def sort_out(connection: apsw.Connection, before: AtWork, now: float, present: C
 def _take_back(connection: apsw.Connection, now: float) -> tuple[int, tuple[HeldBack, ...]]:
     rows: list[Any] = connection.execute(_IN_FLIGHT).fetchall()
     held = []
-    for job, site, dot, hold, in_doubt, deaths, name in rows:
+    for job, site, dot, hold, in_doubt, deaths, name, attempts in rows:
         doubtful = dot is not None or in_doubt == "retry"  # of these no dot is noted: any may have gone out
         why = IN_DOUBT if dot is not None and in_doubt == "hold" else IS_DEADLY if deaths >= DEADLY else None
         connection.execute(
@@ -111,7 +112,8 @@ def _take_back(connection: apsw.Connection, now: float) -> tuple[int, tuple[Held
         )
         if why is not None:
             people = _explain(connection, job, site, dot, why, now)
-            held.append(HeldBack(id=id_text(job), name=name, site=site, recipients=people, host=dot, why=why))
+            facts = {"id": id_text(job), "name": name, "site": site, "attempts": attempts, "host": dot}
+            held.append(HeldBack(**facts, recipients=people, why=why))
         bring_up_to_date(connection, job, now)
     connection.execute(
         "UPDATE delivery SET due = max(due, ?) WHERE job IN (SELECT id FROM job WHERE deaths > 0) AND state = 0",
@@ -175,5 +177,6 @@ def tell_aftermath(journal: Journal, aftermath: Aftermath) -> None:
                 phase=Phase.CONFIRM.value,
                 code=None,
                 text=held.why,
+                attempt=held.attempts + 1,
                 decision="hold",
             )

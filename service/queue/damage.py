@@ -19,7 +19,7 @@ import os
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final
+from typing import Final, NoReturn
 
 import apsw
 import msgspec
@@ -87,10 +87,11 @@ def note_damage(database: Path, error: BaseException, connection: apsw.Connectio
     return why
 
 
-def noted(failure: Failure, database: Path) -> Failure:
-    """An errback that passes on what went wrong with the store, having noted damage."""
-    note_damage(database, failure.value)
-    return failure
+def as_store_failed(failure: Failure, database: Path) -> NoReturn:
+    """An errback that passes on what went wrong with the store as `StoreFailed`, having noted damage."""
+    if failure.check(*FAULTS):
+        raise StoreFailed(note_damage(database, failure.value)) from failure.value
+    failure.raise_exception()
 
 
 def find_damage(database: Path) -> str | None:

@@ -22,7 +22,7 @@ from service.queue.accepting import Entry, accept_job, is_taken
 from service.queue.aftermath import NOTHING, Aftermath, AtWork, sort_out
 from service.queue.calendar import BootClock, Calendar
 from service.queue.commit import GroupCommit
-from service.queue.damage import note_damage, noted
+from service.queue.damage import as_store_failed, note_damage
 from service.queue.ids import Ids, id_number, id_text
 from service.queue.owing import Changed, OwedResult, ResultPolicy
 from service.queue.schema import FAULTS, open_reader
@@ -166,8 +166,8 @@ class SQLiteStore:
         return self._commit.submit(run, cost=1 + limit // 10)
 
     def read(self, claim: Claim, piece: int) -> Deferred[bytes]:
-        """The content's piece number `piece`, from 0. Fails with `LookupError` where it is gone."""
-        return execute(self._read, id_number(claim.id), claim.pieces, piece).add_errback(noted, self._path)
+        """The content's piece number `piece`, from 0. Fails with `LookupError` where it is gone, with `StoreFailed`."""
+        return execute(self._read, id_number(claim.id), claim.pieces, piece).add_errback(as_store_failed, self._path)
 
     def _read(self, job: int | None, pieces: int, piece: int) -> bytes:
         if pieces == 1:

@@ -81,7 +81,6 @@ class Watch:
         except OSError as error:
             self._cannot_be_read(error)
             return
-        self._trouble.is_over("scan")
         self._scan_some()
 
     def _scan_some(self) -> None:
@@ -97,6 +96,7 @@ class Watch:
         else:
             if whole:
                 self._scanning = None
+                self._trouble.is_over("scan")
                 every = _SCAN_EVERY if self._inotify is not None else _LATER
                 self._timer = self._reactor.call_later(every, self.scan)
             else:

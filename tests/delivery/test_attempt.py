@@ -242,14 +242,16 @@ def test_content_that_goes_out_slowly_but_steadily_is_no_timeout(room: Room) -> 
 
 
 def test_content_that_cannot_be_read_is_not_the_hosts_fault(room: Room) -> None:
-    """The connection is cut before the final dot, the claim is given back, and it is tried again in a while."""
+    """The connection is cut before the final dot; the message waits by the schedule, and shows why."""
     content = b"Subject: long\r\n\r\n" + (b"x" * 70 + b"\r\n") * 10_000
     room.store.broken = True
     room.deliver(content=content)
-    assert (room.settled, len(room.store.unclaimed), room.told("site_resting")) == ([], 1, [])
+    assert (len(room.settled), room.settled[0].hold, room.told("site_resting")) == (1, False, [])
     assert (room.server.messages, room.server.open) == ([], 0)
+    assert (room.outcome().state, room.outcome().phase, room.outcome().code) == (State.WAITING, Phase.BODY, None)
+    assert "the disk is gone" in room.outcome().text
     room.store.broken = False
-    room.advance(2.0)
+    room.advance(61.0)
     assert room.outcome().state is State.DELIVERED
 
 

@@ -399,3 +399,15 @@ def test_of_a_job_removed_meanwhile_only_what_arrived_is_told(room: Room, monkey
     room.deliver("bob@b.example", "eve@b.example", "joe@b.example")
     assert [facts["recipient"] for facts in room.told("delivered")] == ["bob@b.example"]
     assert room.told("deferred") + room.told("failed") + room.told("job_finished") + room.told("bounced") == []
+
+
+def test_a_bounce_does_not_depend_on_the_content_that_it_would_return(
+    room: Room, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What cannot be read cannot be sent back; the sender is told all the same."""
+    monkeypatch.setattr(room.store, "read", lambda claim, piece: fail(StoreFailed("the disk fails")))
+    room.server.on("rcpt", "550 5.1.1 no")
+    room.deliver(content=CONTENT * 5000)
+    [(kind, _, outcomes, head)] = room.composed
+    assert (kind, len(outcomes), head) == ("bounce", 1, b"")
+    assert room.told("failed")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 import pytest
 
+from service.message.outcome import State
 from tests.delivery.room import PORT, SITE, Room, sites
 from tests.fakes.smtp_server import CLOSE, SILENT
 
@@ -104,3 +105,14 @@ def test_a_recipient_that_another_host_has_answered_is_not_named(room: Room) -> 
     room.deliver("bob@b.example", "eve@b.example")
     room.advance(700.0)
     assert [facts["recipient"] for facts in room.told("possible_duplicate")] == ["bob@b.example"]
+
+
+def test_a_doubt_in_which_a_message_ends_is_told_too(room: Room) -> None:
+    """It is not sent again, and its sender is told that it failed; somebody may have it all the same."""
+    room.server.always("confirm", CLOSE)
+    room.accept(expires=30.0)
+    room.advance(200.0)
+    assert room.outcome().state is State.FAILED
+    doubts = room.told("in_doubt")
+    assert len(doubts) == len(room.told("attempt_started")) == 3
+    assert [facts["decision"] for facts in doubts] == ["retry"] * (len(doubts) - 1) + ["none"]

@@ -278,7 +278,7 @@ def test_content_that_cannot_be_read_is_noted(reactor, open_store, submission, t
     page = wreck.content_page(wreck.copy(tmp_path / "queue.db", tmp_path / "copy"))
     wreck.checkpointed(tmp_path / "queue.db")
     wreck.overwrite(tmp_path / "queue.db", (page - 1) * 4096, b"\xff" * 4096)
-    with pytest.raises(apsw.CorruptError):
+    with pytest.raises(StoreFailed, match="deferd queue recover"):
         reactor.wait(store.read(claim, 0))
     assert (tmp_path / "queue.db-damaged").exists()
 

@@ -73,6 +73,24 @@ def test_the_lock_ends_with_its_process(tmp_path):
     DirectoryLock(tmp_path).release()
 
 
+def test_what_a_command_changed_is_looked_for_each_minute(reactor, tmp_path):
+    """It may have died before its word, or not have been allowed to give it."""
+    pokes = []
+    watch = PokeWatch(tmp_path, reactor, lambda: pokes.append(1))
+    reactor.advance(150)
+    assert pokes == [1, 1]
+    watch.close()
+    reactor.advance(150)
+    assert pokes == [1, 1]
+
+
+def test_the_file_that_is_poked_is_the_daemons(reactor, tmp_path):
+    """A command that root gives must not make it root's: others could not poke any more."""
+    watch = PokeWatch(tmp_path, reactor, lambda: None)
+    assert (tmp_path / "poke").exists()
+    watch.close()
+
+
 def test_a_poke_is_noticed(reactor, tmp_path):
     """Several at a time are one; other files are none; after the end there is none."""
     pokes = []
