@@ -42,7 +42,7 @@ from service.queue.lock import DirectoryLock
 from service.queue.poke import PokeWatch
 from service.queue.results import ResultWriter
 from service.queue.sqlite import SQLiteStore
-from service.queue.store import Claim, Submission
+from service.queue.store import Claim, StoreFailed, Submission
 from service.web.faces import faces
 from service.web.metrics import Metrics
 from service.web.page import SiteLine
@@ -54,14 +54,15 @@ KEPT: Final = 7 * 86400.0
 
 _PURGE_EVERY: Final = 3600.0
 _LAST_WORDS: Final = 3.0
-"""Seconds after `timeouts.drain` in which the last outcomes may be written, where the disk is slow or failing."""
+"""Seconds of `timeouts.drain`, a fifth of it at most, for the last outcomes to be written where the disk is slow."""
 
 
 class Daemon:
     """deferd, on any reactor: everything that it needs of the world is handed in.
 
     `load` reads the configuration anew for `reload`; `write` takes the log's text, in a thread; `listeners` are told
-    every event of the journal, besides the log and the metrics. `boot` is a clock that goes on while no daemon runs.
+    every event of the journal, besides the log and the metrics. `file` is where the configuration was read;
+    `boot` is a clock that goes on while no daemon runs.
     """
 
     def __init__(
@@ -73,12 +74,14 @@ class Daemon:
         load: Callable[[], Settings] | None = None,
         write: Callable[[str], object] | None = None,
         listeners: Sequence[Listener] = (),
+        file: str | None = None,
         boot: BootClock | None = None,
     ) -> None:
         self.settings = settings
         self.journal = Journal(*listeners)
         self._reactor = reactor
         self._random = random
+        self._file = file
         self._load = load
         self._boot = boot
         self._log: Log | None = None
@@ -156,7 +159,7 @@ class Daemon:
         self._last_work.begin()
         self.journal.add(self._last_work)
         self._results = ResultWriter(self._reactor, self._store, self.journal, layout)
-        self._poke = PokeWatch(layout.directory, self._reactor, self._poked)
+        self._poke = PokeWatch(layout.directory, self._reactor, self._poked, self._version)
         self._held.append(self._poke.close)
 
     def _build_intake(self, layout: Layout) -> None:
@@ -285,6 +288,12 @@ class Daemon:
             for view in self._delivery.sites()
         ]
 
+    def _version(self) -> object:
+        try:
+            return self._store.version()
+        except StoreFailed:  # it tells of itself
+            return None
+
     def _poked(self) -> None:
         """A command has changed the queue."""
 
@@ -326,7 +335,9 @@ class Daemon:
             if self.settings is not old:
                 self.settings = old
                 self._delivery.configure(old)
-            self.journal.tell("reload_failed", why=str(error))
+            why = str(error)
+            file = "" if self._file is None or self._file in why else f"{self._file}: "
+            self.journal.tell("reload_failed", why=file + why)
             return
         self._drop.message_size = new.limits.message_size
         self._store.results = new.queue.results
@@ -349,10 +360,11 @@ class Daemon:
         self._poke.close()
         if self._purge_timer is not None:
             self._purge_timer.cancel()
-        d: Deferred[Any] = self._delivery.drain(self.settings.timeouts.drain)
+        whole = self.settings.timeouts.drain
+        d: Deferred[Any] = self._delivery.drain(whole - min(_LAST_WORDS, whole / 5))
         d.add_callback(lambda _: self._results.stop())
         d.add_callback(lambda _: gather_results([self._store.close(), self._web.close()]))
-        d.add_timeout(self.settings.timeouts.drain + _LAST_WORDS, self._reactor)
+        d.add_timeout(whole, self._reactor)
         d.add_errback(self._report, "stop")
         d.add_callback(self._stopped)
         d.add_errback(self._report, "stop")

@@ -39,7 +39,15 @@ def run(config_path: str | None) -> int:
         return settings
 
     reactor = Reactor()
-    daemon = Daemon(reactor, settings, random=random.SystemRandom(), load=load_anew, write=_print, boot=boot_clock())
+    daemon = Daemon(
+        reactor,
+        settings,
+        random=random.SystemRandom(),
+        load=load_anew,
+        write=_print,
+        file=str(path),
+        boot=boot_clock(),
+    )
     tell = daemon.journal.tell
     reactor.on_error = lambda error: tell("unhandled_error", error=Failure(error).get_traceback())
     set_unhandled_error_hook(

@@ -55,6 +55,7 @@ class Attempt:
         self._content = content
         self._connector = connector
         self._journal = journal
+        self._generation = connector.generation
         self._relays = deque(connector.in_order(site))
         self._answered: dict[str, Outcome] = {}  # by recipient, whichever host it was
         self._failed_at: set[Address] = set()
@@ -101,6 +102,8 @@ class Attempt:
         self.conversing = False
         if not self._relays:
             return fail(error)
+        if self._outdated:
+            return fail(CancelledError())
         d: Deferred[Any] = self._connector.resolve(self._relays.popleft())
         d.add_callback(self._attempt, error)
         return d.add_errback(self._elsewhere)
@@ -112,6 +115,8 @@ class Attempt:
         left = host.without(self._failed_at)
         if not left.addresses:
             return fail(error)
+        if self._outdated:
+            return fail(CancelledError())
         d: Deferred[Any] = self._connector.connect(self._site, left, self.claim.id)
         d.add_callback(self._converse)
         return d.add_errback(self._another_way, left)
@@ -133,10 +138,17 @@ class Attempt:
             self._connector.introduced(connection)
 
     def _send(self, connection: Connection) -> Deferred[Connection]:
+        if self._outdated:
+            return fail(CancelledError())
         envelope = self._envelope()
         if not self.claim.doubts and self.claim.in_doubt == "retry":
             return connection.send(envelope, self._content)
         return connection.send(envelope, Guarded(self._content, lambda: self._before_the_dot(connection, envelope)))
+
+    @property
+    def _outdated(self) -> bool:
+        """Whether the settings have changed since it began: who is to get the message, and how, may be another now."""
+        return self._connector.generation != self._generation
 
     def _before_the_dot(self, connection: Connection, envelope: Envelope) -> Deferred[None]:
         """From the final dot on nobody knows who has the message until the server answers: say so where somebody may
@@ -185,6 +197,8 @@ class Attempt:
             return self._attempt(host)
         if self._peer is None:
             return failure  # no address answered: all have been tried
+        if error.phase is Phase.AUTH and error.code is not None and error.code >= 500:
+            return failure  # it is the same account at each address, and would be locked the sooner
         self._failed_at.add(self._peer)
         return self._receipt() if self._complete else self._attempt(host, error)
 

@@ -62,12 +62,15 @@ class Connection(BaseProtocol):
         journal: Journal,
         *,
         site: str,
+        generation: int = 0,
         host: str,
         server_hostname: str,
         timeouts: Timeouts,
         context: ssl.SSLContext | None,
     ) -> None:
         self.site = site
+        self.generation = generation
+        """Of the settings under which it was opened."""
         self.host = host
         self.messages = 0
         """Messages taken on so far."""

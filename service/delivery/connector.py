@@ -75,13 +75,16 @@ class Connector:
         self._resolver = Resolver(reactor)
         self._plain: dict[tuple[str, str], float] = {}
         self._timer: TimerHandle | None = None
+        self.generation = 0
+        """Of the settings: what was begun under an older one is not gone on with."""
         self.closing = False
         """Whether nothing is to be opened or kept any more."""
         self.configure(contexts, settings)
 
     def configure(self, contexts: Contexts, settings: Settings) -> None:
-        """Go by these settings for connections opened from now on. None that is kept is used again: it may have been
-        opened under a password or certificate that has changed."""
+        """Go by these settings for connections opened from now on. None that is open takes another message: it may have
+        been opened under a password or certificate that has changed, or in the clear."""
+        self.generation += 1
         self._contexts = contexts
         self._settings = settings
         self._plain.clear()
@@ -173,6 +176,7 @@ class Connector:
             self,
             self._journal,
             site=site.name,
+            generation=self.generation,
             host=host.name,
             server_hostname=relay.host,
             timeouts=self._settings.timeouts,
@@ -205,7 +209,8 @@ class Connector:
     def keep(self, connection: Connection) -> None:
         """Keep a connection for the next message, or retire it if there shall be none."""
         site, now = connection.site, self._reactor.time()
-        if self.closing or not self._pool.keep(site, connection, connection.messages, now):
+        outdated = connection.generation != self.generation
+        if self.closing or outdated or not self._pool.keep(site, connection, connection.messages, now):
             connection.retired = True
             self._pool.retire(site, connection)
         self._watch()

@@ -126,12 +126,15 @@ class Delivery:
         """Go by these settings in everything begun from now on. Raises `OSError` and changes nothing where a route's
         `ca_file` cannot be read."""
         self._router, contexts = self._tables(settings)
-        self._sites = self._router.sites()
+        before, self._sites = self._sites, self._router.sites()
         self._settings = settings
         self._scheduler.retry = settings.retry
         self._scheduler.start_over()
         self._pool.configure(settings.limits, settings.timeouts.idle)
         self._connector.configure(contexts, settings)
+        for name, site in self._sites.items():
+            if before.get(name, site) != site:  # what was wrong with it may be mended: a password, say
+                self._scheduler.end_rest(name)
         self.start()
 
     def site_of(self, address: str) -> str:
@@ -226,9 +229,9 @@ class Delivery:
         elif len(claims) == _BATCH:
             self._tell_of_others(site, said)
         for claim in over:
-            self._write(claim, policy.after_host_failure(claim, said, retry, at, rest)).add_errback(
-                self._report, "expiry"
-            )
+            done: Deferred[Any] = self._write(claim, policy.after_host_failure(claim, said, retry, at, rest))
+            done.add_errback(self._report, "expiry")
+            done.add_both(self._settled_for_good, claim)
 
     def _write(self, claim: Claim, plan: Plan) -> Deferred[None]:
         """Make the plan durable, with the reports it owes; only then tell."""
@@ -271,6 +274,9 @@ class Delivery:
         held = Settlement(claim=claim, outcomes=(), at=at, attempts=claim.attempts + 1, due=at, hold=True, doubt=True)
         kept: Deferred[Any] = self._store.settle([held])
         return kept.add_callbacks(lambda _: None, self._report, errback_args=("delivery",))
+
+    def _settled_for_good(self, _: object, claim: Claim) -> None:
+        self._decided.discard(_key(claim))
 
     def _done(self, _: None, claim: Claim) -> None:
         attempt = self._at_work.pop(_key(claim), None)

@@ -64,6 +64,10 @@ class Pool(Generic[C]):
         """How many conversations more there may be, in all."""
         return max(0, self._limits.connections - self._busy - len(self._closing))
 
+    def unused_at(self, site: str) -> bool:
+        """Whether this site has neither a conversation nor a connection."""
+        return site not in self._sites
+
     def full_at(self, site: str) -> bool:
         """Whether this site has all the conversations that any site may have."""
         return self._used(site) >= self._limits.connections_per_site

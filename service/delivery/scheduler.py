@@ -92,6 +92,8 @@ class Scheduler:
     def freed(self, site: str) -> None:
         """There may be room for another conversation with this site, and with others too."""
         state = self._site(site)
+        if state.health == "up" and self._careful(site) and self._pool.unused_at(site):
+            state.health = "probing"  # the next login is the first for a while: the password may have changed
         if state.more:
             self._mark(state)
         self._want_turn()

@@ -26,15 +26,22 @@ def poke(directory: Path) -> None:
 
 
 class PokeWatch:
-    """Calls `poked` whenever somebody has called `poke`, once for several at a time; and each minute, as a command may
-    have died, or may not have been allowed to, before it came to that."""
+    """Calls `poked` whenever somebody has called `poke`, once for several at a time; and within a minute of a change
+    that was made without, as a command may have died, or may not have been allowed to, before it came to that.
 
-    def __init__(self, directory: Path, reactor: Reactor, poked: Callable[[], object]) -> None:
+    `version` is another after each change.
+    """
+
+    def __init__(
+        self, directory: Path, reactor: Reactor, poked: Callable[[], object], version: Callable[[], object]
+    ) -> None:
         self._path = directory / POKE
         self._reactor = reactor
         self._poked = poked
         self._inotify: Inotify | None = None
         self._timer: TimerHandle | None = None
+        self._version = version
+        self._last: object = None
         self._minute = reactor.call_later(_ANYHOW, self._anyhow)
         with contextlib.suppress(OSError):  # ours, so that a command of root's does not make it root's
             poke(directory)
@@ -58,7 +65,9 @@ class PokeWatch:
 
     def _anyhow(self) -> None:
         self._minute = self._reactor.call_later(_ANYHOW, self._anyhow)
-        self._poked()
+        last, self._last = self._last, self._version()
+        if last != self._last:
+            self._poked()
 
     def _read(self) -> None:
         if self._inotify is not None and any(event.overflow or event.name == POKE for event in self._inotify.read()):

@@ -141,17 +141,13 @@ class SQLiteStore:
 
         self._timekeeper.keep()
         d = self._commit.submit(run, cost=len(entries))
-        return d.add_both(self._unstage, entries).add_callback(tell)
+        return d.add_both(self._staging.unstage, entries).add_callback(tell)
 
     def _entry(self, submission: Submission) -> Entry:
         """Settle what is decided once, and put a large content into the store ahead, a little in each transaction."""
         entry = Entry(self._ids.mint(), self.now(), submission)
         self._staging.stage(entry)
         return entry
-
-    def _unstage(self, result: Any, entries: Iterable[Entry]) -> Any:
-        self._staging.unstage(entries)
-        return result
 
     # Handing out and settling
 
@@ -228,7 +224,7 @@ class SQLiteStore:
 
         self._timekeeper.keep()
         d = self._commit.submit(run, cost=len(batch), last=True)
-        d.add_both(self._unstage, [entry for _, reports in batch for entry in reports])
+        d.add_both(self._staging.unstage, [entry for _, reports in batch for entry in reports])
         return d.add_callback(tell)
 
     def unclaim(self, claims: Sequence[Claim]) -> Deferred[list[str]]:
@@ -346,6 +342,10 @@ class SQLiteStore:
         return is_taken(self._look, result)
 
     # Looking
+
+    def version(self) -> object:
+        """Another one after each commit, whoever made it."""
+        return self._looked(lambda look: look.pragma("data_version"))
 
     def backlog(self) -> list[SiteBacklog]:
         """Each site with unclaimed, unheld work, and when its first is due; at a cost by sites, not by messages."""

@@ -7,7 +7,7 @@ or of a job that has ended, and are swept away.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Final
+from typing import Final, TypeVar
 
 import apsw
 
@@ -15,6 +15,8 @@ from service.queue.accepting import Entry, insert_piece
 from service.queue.changing import drop_left_pieces
 from service.queue.commit import GroupCommit
 from service.queue.schema import PIECE
+
+R = TypeVar("R")
 
 _STAGED: Final = 4  # pieces in one operation: 1 MiB
 HEAVY: Final = 200
@@ -46,12 +48,13 @@ class Staging:
         # Where this fails for good the store has been closed, and the job's own insertion fails with it.
         self._commit.submit(run, cost=HEAVY, last=True).add_errback(lambda _: None)
 
-    def unstage(self, entries: Iterable[Entry]) -> None:
-        """These are jobs by now, or never will be."""
+    def unstage(self, result: R, entries: Iterable[Entry]) -> R:
+        """These are jobs by now, or never will be; hand `result` on."""
         large = self._jobs.intersection(entry.id for entry in entries)
         if large:
             self._jobs -= large
             self.sweep()
+        return result
 
     def sweep(self) -> None:
         """Drop pieces of content that belong to no unfinished job."""

@@ -7,7 +7,7 @@ import pytest
 
 from config.settings import Relay, Route, Secret, SiteRest
 from tests.delivery.room import PORT, SITE, Room, many
-from tests.fakes.smtp_server import SILENT
+from tests.fakes.smtp_server import SILENT, SMTPServer
 
 
 def with_password(password: str) -> tuple[Route, ...]:
@@ -87,3 +87,42 @@ def test_a_rest_of_a_site_with_a_password_ends_as_any(guarded: Room) -> None:
     room.advance(60.0)
     assert len(room.server.messages) == 20
     assert len(room.told("site_back")) == 1
+
+
+def test_a_refused_password_is_not_offered_at_the_relays_other_addresses(guarded: Room) -> None:
+    """They are one server with one account; another relay is another server, and is asked."""
+    room = guarded
+    room.reactor.names["mx.test"] = [f"192.0.2.{number}" for number in range(1, 6)]
+    for number in range(2, 6):
+        SMTPServer(room.reactor, accounts={"user": "right"}).listen(f"192.0.2.{number}", PORT)
+    room.reactor.names["backup.test"] = ["192.0.2.9"]
+    backup = SMTPServer(room.reactor, accounts={"user": "wrong"}).listen("192.0.2.9", PORT)
+    relays = (Relay("smtp", "mx.test", PORT), Relay("smtp", "backup.test", PORT))
+    room.configured(routes=(msgspec.structs.replace(with_password("wrong")[0], relay=relays),))
+    room.deliver(seconds=5.0)
+    assert len([facts for facts in room.told("attempt_failed") if facts["phase"] == "auth"]) == 1
+    assert len(backup.messages) == 1
+
+
+def test_a_password_that_goes_bad_while_nobody_is_connected_is_tried_once(guarded: Room) -> None:
+    """The site has served well, and its connections have gone; then it is changed at the provider."""
+    guarded.deliver(seconds=60.0)
+    assert guarded.delivery.connections == 0
+    guarded.server.accounts["user"] = "another"
+    before = logins(guarded)
+    many(guarded, 50)
+    guarded.advance(0.9)
+    assert logins(guarded) == before + 1
+
+
+def test_a_password_that_was_corrected_ends_the_rest(guarded: Room) -> None:
+    """What waits behind it goes at once; the message that found out when it was to be tried again."""
+    room = guarded.configured(routes=with_password("wrong"), retry={"site_rest": SiteRest(first=200.0, longest=300.0)})
+    many(room, 3)
+    room.advance(5.0)
+    assert len(room.told("site_resting")) == 1
+    room.delivery.configure(msgspec.structs.replace(room.settings, routes=with_password("right")))
+    room.advance(5.0)
+    assert len(room.server.messages) == 2
+    room.advance(200.0)
+    assert len(room.server.messages) == 3

@@ -75,18 +75,22 @@ def test_the_lock_ends_with_its_process(tmp_path):
 
 def test_what_a_command_changed_is_looked_for_each_minute(reactor, tmp_path):
     """It may have died before its word, or not have been allowed to give it."""
-    pokes = []
-    watch = PokeWatch(tmp_path, reactor, lambda: pokes.append(1))
-    reactor.advance(150)
+    pokes, version = [], [1]
+    watch = PokeWatch(tmp_path, reactor, lambda: pokes.append(1), lambda: version[0])
+    reactor.advance(250)
+    assert pokes == [1]
+    version[0] = 2
+    reactor.advance(250)
     assert pokes == [1, 1]
     watch.close()
+    version[0] = 3
     reactor.advance(150)
     assert pokes == [1, 1]
 
 
 def test_the_file_that_is_poked_is_the_daemons(reactor, tmp_path):
     """A command that root gives must not make it root's: others could not poke any more."""
-    watch = PokeWatch(tmp_path, reactor, lambda: None)
+    watch = PokeWatch(tmp_path, reactor, lambda: None, lambda: 1)
     assert (tmp_path / "poke").exists()
     watch.close()
 
@@ -94,7 +98,7 @@ def test_the_file_that_is_poked_is_the_daemons(reactor, tmp_path):
 def test_a_poke_is_noticed(reactor, tmp_path):
     """Several at a time are one; other files are none; after the end there is none."""
     pokes = []
-    watch = PokeWatch(tmp_path, reactor, lambda: pokes.append(1))
+    watch = PokeWatch(tmp_path, reactor, lambda: pokes.append(1), lambda: 1)
     poke(tmp_path)
     poke(tmp_path)
     reactor.read_files()
@@ -110,7 +114,7 @@ def test_a_poke_is_noticed_without_inotify(reactor, tmp_path, monkeypatch):
     """By the file's time, within a second or so."""
     monkeypatch.setattr(poke_module, "Inotify", lambda *_: (_ for _ in ()).throw(OSError("no more watches")))
     pokes = []
-    watch = PokeWatch(tmp_path, reactor, lambda: pokes.append(1))
+    watch = PokeWatch(tmp_path, reactor, lambda: pokes.append(1), lambda: 1)
     reactor.advance(5)
     assert pokes == []
     poke(tmp_path)

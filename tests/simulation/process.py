@@ -189,7 +189,7 @@ class Process:
             return
         assert self.stopping_since is not None
         now, drain = self.world.time(), self.settings.timeouts.drain
-        if now > self.stopping_since + drain + 3.1:
+        if now > self.stopping_since + drain + 0.2:
             self.books.violated(now, f"it took {now - self.stopping_since:.1f} s to stop")
         left = [] if self.disk.mode else [f"{each!r}" for each in self.connections()]
         left += [] if self.machine.streams else self.machine.left_over()
