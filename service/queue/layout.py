@@ -5,7 +5,8 @@
         rejected/         0750   what was no job, with its .why; for the group to read
         results/          0750   for the group to read
         queue.db          0600   envelopes and content
-    damaged-*/        0700   a queue.db that was found damaged, and what was saved of it
+        last-work     0600   what the daemon is at work on, for the next one should it die
+        damaged-*/    0700   a queue.db that was found damaged, and what was saved of it
         deferd.lock, poke 0660
 
 Modes are given only when a directory is made, what an operator has set stays; all but that of new/ are narrowed by the

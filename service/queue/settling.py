@@ -110,6 +110,17 @@ def settle_one(connection: apsw.Connection, settlement: Settlement) -> JobState 
     return bring_up_to_date(connection, job, settlement.at, attempts, survived=True)
 
 
+def came_back(connection: apsw.Connection, claim: Claim, found: JobState | None) -> JobState | None:
+    """What was `found` when this claim was settled in a transaction that failed at COMMIT, if that has come back; None
+    where it has not, and the job was removed before the next try."""
+    row = connection.execute(
+        "SELECT 1 FROM job WHERE id = ?1 AND state = ?2"
+        " AND NOT EXISTS (SELECT 1 FROM recipient WHERE job = ?1 AND text = ?3)",
+        (id_number(claim.id), found, REMOVED),
+    ).fetchone()
+    return found if row else None
+
+
 def _arrived_all_the_same(connection: apsw.Connection, job: int | None, settlement: Settlement) -> JobState | None:
     """A job that was removed on its way: for whom the server has taken it, has it, whatever the operator wished."""
     taken = [

@@ -26,7 +26,7 @@ from service.queue.damage import as_store_failed, note_damage
 from service.queue.ids import Ids, id_number, id_text
 from service.queue.owing import Changed, OwedResult, ResultPolicy
 from service.queue.schema import FAULTS, open_reader
-from service.queue.settling import claim_due, mark_dot, settle_one, sites_now, unclaim
+from service.queue.settling import came_back, claim_due, mark_dot, settle_one, sites_now, unclaim
 from service.queue.staging import HEAVY, Staging
 from service.queue.store import (
     Accepted,
@@ -196,7 +196,7 @@ class SQLiteStore:
             for (settlement, reports), before in zip(batch, tried, strict=True):
                 state = settle_one(connection, settlement)
                 # Known already where a COMMIT that failed has come back: then what was found at that try holds.
-                stands = before if state is None and again else state
+                stands = came_back(connection, settlement.claim, before) if state is None and again else state
                 states.append(stands)
                 if stands is None:
                     continue

@@ -8,6 +8,7 @@ import apsw
 import pytest
 
 from service.queue import commit
+from service.queue.commands import CommandStore
 from service.queue.store import Source, StoreFailed
 
 
@@ -217,3 +218,20 @@ def test_a_claim_that_comes_while_the_store_is_closed_can_still_be_given_back(re
     reactor.wait(closed, 1)
     assert given_back == [["a.example"]]
     assert open_store().aftermath.in_flight == 0
+
+
+def test_a_settlement_that_was_lost_with_its_commit_does_not_stand_for_a_removed_job(
+    reactor, store, submission, settlement, disk
+):
+    """The COMMIT failed and did not come back, and a command removed the job before the next try: nothing is told."""
+    [accepted] = reactor.wait(store.accept([submission()]))
+    [claim] = reactor.wait(store.claim("a.example", 1))
+    disk.left = 1
+    settled = []
+    store.settle([settlement(claim, "failed", reports=(submission(name="bounce"),))]).add_callback(settled.extend)
+    reactor.settle()
+    with CommandStore(store._path.parent, reactor.wall_time) as command:
+        assert command.change("remove", [accepted.id]) == 1
+    reactor.advance(5)
+    assert [(one.state, one.reports) for one in settled] == [(None, ())]
+    assert [view.name for view in store.list()] == []
