@@ -122,11 +122,18 @@ def after_lost_confirmation(
     unserved = _unserved(claim, error)
     outcomes, doubted = error.outcomes + unserved, tuple(outcome.address for outcome in unserved)
     if claim.in_doubt == "hold":
+        outcomes = error.outcomes + tuple(map(_to_be_decided, unserved))
         plan = Plan(outcomes=outcomes, attempts=claim.attempts, due=at, delay=None, hold=True)
         return msgspec.structs.replace(plan, doubt=error.host, doubted=doubted)
     delay = max(rest, next_delay(claim.doubts, retry, spread)) if claim.doubts else rest
     plan = _plan(claim, outcomes, retry, at, attempts=claim.attempts, delay=delay)
     return msgspec.structs.replace(plan, doubt=error.host, doubted=doubted)
+
+
+def _to_be_decided(outcome: Outcome) -> Outcome:
+    """The outcome, with what an operator may do about it."""
+    text = f"{outcome.text}; the server may have the message: release it to send it again, or remove it"
+    return msgspec.structs.replace(outcome, text=text)
 
 
 def _unserved(claim: Claim, error: HostFailure) -> tuple[Outcome, ...]:

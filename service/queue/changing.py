@@ -90,7 +90,8 @@ def _hold(connection: apsw.Connection, job: int, site: str | None, _: float) -> 
 
 def _release(connection: apsw.Connection, job: int, site: str | None, now: float) -> bool:
     connection.execute(
-        "UPDATE delivery SET hold = 0, due = min(due, ?3), state = iif(state = 2, 0, state)"
+        "UPDATE delivery SET hold = 0, state = iif(state = 2, 0, state),"
+        " due = iif((SELECT begins_at FROM job WHERE id = ?1) > ?3, due, min(due, ?3))"
         " WHERE job = ?1 AND (?2 IS NULL OR site = ?2) AND (state = 2 OR hold)",
         (job, site, now),
     )

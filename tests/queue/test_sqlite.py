@@ -438,3 +438,14 @@ def test_close_commits_what_was_asked_for(reactor, open_store, submission):
     reactor.wait(store.close())
     assert reactor.wait(accepted)[0].name == "hello"
     assert open_store().count().queued == 1
+
+
+def test_a_released_job_keeps_its_hour(reactor, store, submission):
+    """Held and let go again before its `not_before`: it is not sent any earlier for that; `retry` means now."""
+    hour = reactor.wall_time() + 3600
+    [accepted] = reactor.wait(store.accept([submission(not_before=hour)]))
+    reactor.wait(store.change("hold", [accepted.id], None))
+    reactor.wait(store.change("release", [accepted.id], None))
+    assert store.next_due("a.example") == hour
+    reactor.wait(store.change("retry", [accepted.id], None))
+    assert store.next_due("a.example") == reactor.wall_time()

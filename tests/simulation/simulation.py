@@ -197,6 +197,7 @@ class Simulation:
             self.settings = draw_settings(self.random, self.plan, self.directory)
             self.process.next_settings = self.settings
             self.listener.limits_changed(self.settings)
+            self.listener.orders_given()  # a site that is met in another way from now on is tried at once
         self.process.daemon.reload()
 
     # the clock
