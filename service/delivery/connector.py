@@ -11,7 +11,7 @@ from typing import Any, Final
 import msgspec
 
 from config.settings import Relay, Settings
-from deferred.defer import Deferred
+from deferred.defer import CancelledError, Deferred
 from deferred.failure import Failure
 from deferred.interfaces import Address, Reactor, TimerHandle
 from service.delivery.connection import Connection
@@ -97,9 +97,10 @@ class Connector:
         return len(self._open)
 
     def introduced(self, connection: Connection) -> None:
-        """A new connection takes messages."""
+        """A new connection takes messages; that says something of its site if it is still the same."""
         self._journal.tell("connected", site=connection.site, host=connection.host, tls=connection.secure)
-        self._introduced(connection.site)
+        if connection.generation == self.generation:
+            self._introduced(connection.site)
 
     # which host
 
@@ -136,13 +137,17 @@ class Connector:
         return d  # type: ignore[return-value]  # add_callbacks has changed what it fires with
 
     def connect(self, site: Site, host: Host, job: str) -> Deferred[Connection]:
-        """Fire with a connection to the first of the host's addresses that answers. Fails with `HostFailure`."""
+        """Fire with a connection to the first of the host's addresses that answers. Fails with `HostFailure`, and with
+        `CancelledError` where the settings have changed meanwhile: not even a password may go out in the old way."""
         for idle in self._pool.make_room():
             idle.quit(wait=False)
-        began = self._reactor.time()
+        began, generation = self._reactor.time(), self.generation
 
         def connected(connection: Connection) -> Connection:
             self._open.add(connection)
+            if generation != self.generation:
+                connection.abort()
+                raise CancelledError
             seconds = self._reactor.time() - began
             self._journal.tell("step", id=job, host=host.name, phase=Phase.CONNECT.value, seconds=seconds)
             return connection

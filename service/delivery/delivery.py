@@ -129,12 +129,9 @@ class Delivery:
         before, self._sites = self._sites, self._router.sites()
         self._settings = settings
         self._scheduler.retry = settings.retry
-        self._scheduler.start_over()
+        self._scheduler.start_over({name for name, site in self._sites.items() if before.get(name) != site})
         self._pool.configure(settings.limits, settings.timeouts.idle)
         self._connector.configure(contexts, settings)
-        for name, site in self._sites.items():
-            if before.get(name, site) != site:  # what was wrong with it may be mended: a password, say
-                self._scheduler.end_rest(name)
         self.start()
 
     def site_of(self, address: str) -> str:
@@ -188,8 +185,7 @@ class Delivery:
 
     def _settle(self, receipt: Receipt, claim: Claim, began: float) -> Deferred[None]:
         """A host has answered for every recipient."""
-        del began
-        self._scheduler.served(claim.site)
+        self._scheduler.served(claim.site, began)
         retry, spread = self._settings.retry, self._scheduler.spread()
         return self._write(claim, policy.after_receipt(claim, receipt.outcomes, retry, self._now(), spread))
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any, Final
 
 from config.settings import Retry
@@ -98,9 +98,14 @@ class Scheduler:
             self._mark(state)
         self._want_turn()
 
-    def start_over(self) -> None:
-        """The settings have changed, passwords perhaps: be careful again."""
+    def start_over(self, changed: Collection[str]) -> None:
+        """The settings have changed, passwords perhaps: be careful again. The rest of a site that has `changed` itself
+        is over, as what was wrong with it may be mended; nor does it matter any more how the old one does."""
         for state in self._sites.values():
+            if state.name in changed:
+                self._cancel_rest(state)
+                state.renewed(self._reactor.time())
+                self._mark(state)
             if state.health == "up" and self._careful(state.name):
                 state.health = "probing"
 
@@ -110,10 +115,10 @@ class Scheduler:
         if state.introduced():
             self._mark(state)
 
-    def served(self, site: str) -> None:
-        """A host of the site served us."""
+    def served(self, site: str, began: float) -> None:
+        """A host of the site served an attempt that began at `began`."""
         state = self._site(site)
-        if state.served():
+        if state.served(began):
             self._cancel_rest(state)
             self._journal.tell("site_back", site=site)
             self._mark(state)

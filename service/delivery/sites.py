@@ -42,6 +42,8 @@ class SiteState:
     failing_since: float | None = None
     """When the first of these began: None while the site serves."""
     rested_at: float = float("-inf")
+    since: float = float("-inf")
+    """When it last became another (its relays, its password): what began before says nothing of it."""
     rest_ends: float = 0.0
     last_error: str = ""
     ready: bool = False
@@ -65,6 +67,8 @@ class SiteState:
 
         None if the attempt began before the last rest: what failed together rests the site once, not once each.
         """
+        if began < self.since:
+            return None
         self.last_error = str(error)
         if began < self.rested_at or self.health == "resting":
             return None
@@ -88,8 +92,15 @@ class SiteState:
         self.health = "up"
         return True
 
-    def served(self) -> bool:
-        """A host of the site served us; True if that was news."""
+    def renewed(self, now: float) -> None:
+        """The site is another from now on: let one message find out, whoever else is still about to."""
+        self.since, self.probe = now, None
+        self.end_rest()
+
+    def served(self, began: float) -> bool:
+        """A host of the site served us, in an attempt that began at `began`; True if that was news."""
+        if began < self.since:
+            return False
         back = self.failures > 0
         self.health = "up"
         self.failures = 0

@@ -7,7 +7,7 @@ import pytest
 
 from config.settings import Relay, Route, Secret, SiteRest
 from tests.delivery.room import PORT, SITE, Room, many
-from tests.fakes.smtp_server import SILENT, SMTPServer
+from tests.fakes.smtp_server import SILENT, Late, SMTPServer
 
 
 def with_password(password: str) -> tuple[Route, ...]:
@@ -126,3 +126,54 @@ def test_a_password_that_was_corrected_ends_the_rest(guarded: Room) -> None:
     assert len(room.server.messages) == 2
     room.advance(200.0)
     assert len(room.server.messages) == 3
+
+
+SLOW = Late("250-mx.test\r\n250 AUTH PLAIN", 5.0)
+
+
+def test_a_login_under_the_old_password_does_not_rest_the_site_that_has_a_new_one(guarded: Room) -> None:
+    """It was under way when the password was corrected: its message is tried anew, at once."""
+    room = guarded.configured(routes=with_password("wrong"))
+    room.server.on("ehlo", SLOW)
+    room.accept()
+    room.advance(2.0)
+    room.delivery.configure(msgspec.structs.replace(room.settings, routes=with_password("right")))
+    room.advance(6.0)
+    assert logins(room) == 2
+    assert (len(room.server.messages), room.told("site_resting")) == (1, [])
+
+
+def test_a_message_delivered_under_the_old_password_says_nothing_of_the_new_one(guarded: Room) -> None:
+    """Its confirmation comes after the reload: the new password is still tried once."""
+    guarded.deliver(seconds=3.0)
+    guarded.server.on("confirm", Late("250 2.0.0 taken", 3.0))
+    guarded.deliver("eve@b.example", seconds=1.0)
+    before = logins(guarded)
+    guarded.delivery.configure(msgspec.structs.replace(guarded.settings, routes=with_password("wrong")))
+    guarded.server.always("ehlo", SLOW)
+    many(guarded, 50)
+    guarded.advance(9.5)
+    assert len(guarded.server.messages) == 2
+    assert logins(guarded) == before + 1
+
+
+def test_a_message_that_hangs_at_the_old_site_does_not_keep_the_new_one_waiting(guarded: Room) -> None:
+    """It was to find out how the site does; now another does."""
+    room = guarded.configured(routes=with_password("wrong"))
+    room.server.on("connect", SILENT)
+    many(room, 3)
+    room.advance(2.0)
+    room.delivery.configure(msgspec.structs.replace(room.settings, routes=with_password("right")))
+    room.advance(10.0)
+    assert len(room.server.messages) == 2
+
+
+def test_a_login_under_the_old_password_says_nothing_of_the_new_one(guarded: Room) -> None:
+    """It succeeds after the reload: the new password is still tried once."""
+    guarded.server.always("ehlo", SLOW)
+    guarded.accept()
+    guarded.advance(2.0)
+    guarded.delivery.configure(msgspec.structs.replace(guarded.settings, routes=with_password("wrong")))
+    many(guarded, 50)
+    guarded.advance(10.0)
+    assert logins(guarded) == 2

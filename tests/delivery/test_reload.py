@@ -8,6 +8,7 @@ import pytest
 from config.settings import Relay, Route, Settings, Tls
 from service.message.outcome import State
 from tests.delivery.room import PORT, Room
+from tests.delivery.test_passwords import with_password
 from tests.fakes.smtp_server import SILENT, Late, SMTPServer
 
 
@@ -72,3 +73,17 @@ def test_answers_that_were_given_before_the_reload_stand(room: Room) -> None:
     room.advance(10.0)
     assert room.outcome("eve@b.example").state is State.FAILED
     assert room.outcome("bob@b.example").state is State.DELIVERED
+
+
+def test_no_password_goes_out_in_the_clear_on_a_connection_that_came_about_after_the_reload(room: Room) -> None:
+    """It was on its way when the settings changed: it is closed before a word is said."""
+    room.server.accounts["user"] = "right"
+    room.reactor.latency = 2.0
+    room.configured(routes=with_password("right"))
+    room.accept()
+    room.advance(1.0)
+    assert room.server.connections == 0
+    room.delivery.configure(encrypted(room.settings))
+    room.advance(30.0)
+    assert room.server.connections > 0
+    assert [command for command in room.server.commands if command.startswith("AUTH")] == []
