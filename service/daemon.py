@@ -54,7 +54,8 @@ KEPT: Final = 7 * 86400.0
 
 _PURGE_EVERY: Final = 3600.0
 _LAST_WORDS: Final = 3.0
-"""Seconds of `timeouts.drain`, a fifth of it at most, for the last outcomes to be written where the disk is slow."""
+"""Seconds of `timeouts.drain`, a fifth of it at most, for the last outcomes and then, a third of them, the last lines
+to be written where the disk is slow."""
 
 
 class Daemon:
@@ -111,13 +112,7 @@ class Daemon:
         self._set_aside_if_damaged(layout)
         self._build_queue(layout)
         self._delivery = Delivery(
-            self._reactor,
-            self._store,
-            self.journal,
-            self._random,
-            self.settings,
-            trust=trust,
-            compose=self._compose_report,
+            self._reactor, self._store, self.journal, self._random, self.settings, trust=trust, compose=self._compose
         )
         self._build_web()
         self._build_intake(layout)
@@ -261,9 +256,7 @@ class Daemon:
         for site in sites:
             self._delivery.wake(site)
 
-    def _compose_report(
-        self, kind: Kind, claim: Claim, outcomes: tuple[Outcome, ...], head: bytes
-    ) -> Submission | None:
+    def _compose(self, kind: Kind, claim: Claim, outcomes: tuple[Outcome, ...], head: bytes) -> Submission | None:
         shown = self._store.calendar.wall
         facts = Undelivered(
             id=claim.id,
@@ -361,22 +354,27 @@ class Daemon:
         if self._purge_timer is not None:
             self._purge_timer.cancel()
         whole = self.settings.timeouts.drain
-        d: Deferred[Any] = self._delivery.drain(whole - min(_LAST_WORDS, whole / 5))
+        last = min(_LAST_WORDS, whole / 5)
+        d: Deferred[Any] = self._delivery.drain(whole - last)
         d.add_callback(lambda _: self._results.stop())
-        d.add_callback(lambda _: gather_results([self._store.close(), self._web.close()]))
-        d.add_timeout(whole, self._reactor)
+        d.add_callback(lambda _: gather_results([self._store.close(), self._web.close(last / 2)], consume_errors=True))
+        d.add_timeout(whole - last / 3, self._reactor, self._disk_hangs)
         d.add_errback(self._report, "stop")
-        d.add_callback(self._stopped)
+        d.add_callback(self._stopped, last / 3)
         d.add_errback(self._report, "stop")
         d.add_callback(lambda _: waiting.callback(None))
         return waiting
 
-    def _stopped(self, _: object) -> Deferred[None] | None:
+    def _disk_hangs(self, *_: object) -> None:
+        """All else ends, or is cut off, before: what could not be written is taken up at the next start."""
+        self.journal.tell("store_failed", where="stop", why="it could not finish writing within timeouts.drain")
+
+    def _stopped(self, _: object, patience: float) -> Deferred[None] | None:
         self._last_work.close()
         if self._lock is not None:
             self._lock.release()
         self.journal.tell("stopped")
-        return self._log.close() if self._log is not None else None
+        return self._log.close(patience) if self._log is not None else None
 
 
 def trust(context: ssl.SSLContext, ca_file: str | None) -> None:

@@ -21,7 +21,7 @@ EVENTS: Final[dict[str, Level]] = {
     "taken_up": "warning",  # in_flight: how many messages the former daemon had in flight when it died
     "reloaded": "info",
     "reload_failed": "error",
-    "store_failed": "error",
+    "store_failed": "error",  # why; where: "stop" where the daemon has ended without it
     "store_recovered": "info",
     "clock_jumped": "warning",  # seconds (negative: back), why: the wall clock was set to another time
     "store_damaged": "error",  # why, path: where the damaged queue was set aside at the start; remedy

@@ -124,10 +124,10 @@ class Log:
         if self._closed is not None and not self._closed.called:
             self._closed.callback(None)
 
-    def close(self) -> Deferred[None]:
-        """Write what is left; fire when that is done, or after a second where nobody reads."""
+    def close(self, patience: float = LAST_LINES) -> Deferred[None]:
+        """Write what is left; fire when that is done, or after `patience` seconds where nobody reads."""
         self._closed = Deferred()
-        closed = self._closed.add_timeout(LAST_LINES, self._reactor)
+        closed = self._closed.add_timeout(patience, self._reactor)
         if not self._writing:
             self._hand_over()
         return closed.add_errback(self._give_up)

@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,8 @@ import pytest
 import yaml
 
 from config.problems import ConfigError
-from config.settings import Http, Queue, Settings
+from config.settings import Http, Queue, Settings, Timeouts
+from deferred.defer import Deferred
 from deferred.reactor import Reactor
 from service.daemon import Daemon
 from tests.fakes.process import DaemonProcess, eventually
@@ -73,6 +75,33 @@ def test_sigterm_lets_all_conversations_of_a_batch_finish(daemon: Callable[..., 
         assert process.wait_for("draining")["in_flight"] == 5
         assert len(relay.arrivals) == 5
     assert {process.result(f"job-{n}")["state"] for n in range(5)} == {"delivered"}
+
+
+def test_a_disk_that_hangs_does_not_keep_the_daemon_from_its_end(
+    reactor: Reactor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A commit that never ends, and a log that nobody reads: `timeouts.drain` holds all the same, and it is told whose
+    fault it was."""
+    told: list[tuple[str, dict[str, Any]]] = []
+    nobody_reads = threading.Event()
+    settings = Settings(queue=Queue(directory=str(tmp_path)), http=Http(listen=None), timeouts=Timeouts(drain=1.0))
+    daemon = Daemon(
+        reactor,
+        settings,
+        random=random.Random(1),
+        write=lambda _: nobody_reads.wait(30),
+        listeners=[lambda event, facts: told.append((event, facts))],
+    )
+    reactor.run_until_complete(daemon.start(), 10)
+    close = daemon._store.close
+    monkeypatch.setattr(daemon._store, "close", Deferred)
+    began = reactor.time()
+    reactor.run_until_complete(daemon.stop(), 10)
+    assert 0.8 < reactor.time() - began < 1.1
+    assert [facts["where"] for event, facts in told if event == "store_failed"] == ["stop"]
+    assert "unhandled_error" not in [event for event, _ in told]
+    nobody_reads.set()
+    reactor.run_until_complete(close(), 10)
 
 
 def test_a_signal_during_the_start_is_heard(daemon: Callable[..., DaemonProcess], relay: Relay) -> None:
