@@ -69,7 +69,7 @@ class World:
         self.reactor.read_files()
 
     def new(self):
-        return sorted(path.name for path in self.layout.new.iterdir())
+        return sorted(os.listdir(self.layout.new))  # noqa: PTH208 (tests let `scandir` fail, which iterdir may use)
 
     def rejected(self):
         return sorted(path.name for path in self.layout.rejected.iterdir())
