@@ -7,7 +7,7 @@ Passwords and message content are never facts.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Final, Literal
 
 Level = Literal["debug", "info", "warning", "error"]
@@ -62,14 +62,16 @@ class Journal:
     """Tells each listener, in order, of each event."""
 
     def __init__(self, *listeners: Listener) -> None:
-        self._listeners = list(listeners)
+        self._listeners: dict[str, list[Listener]] = {event: [] for event in EVENTS}
+        for listener in listeners:
+            self.add(listener)
 
-    def add(self, listener: Listener) -> None:
-        """Tell `listener` of everything from now on."""
-        self._listeners.append(listener)
+    def add(self, listener: Listener, events: Iterable[str] = EVENTS) -> None:
+        """Tell `listener` of these events from now on."""
+        for event in events:
+            self._listeners[event].append(listener)
 
     def tell(self, event: str, **facts: object) -> None:
-        """Tell of `event`, one of `EVENTS`."""
-        assert event in EVENTS, f"{event} is no event of the journal"
-        for listener in self._listeners:
+        """Tell of `event`, one of `EVENTS`; raises `KeyError` for any other."""
+        for listener in self._listeners[event]:
             listener(event, facts)

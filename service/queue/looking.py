@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any, Final
@@ -18,7 +19,17 @@ _STATE: Final = {state.value: state for state in State}
 _PHASE: Final = {phase.value: phase for phase in Phase}
 _decode_tags = msgspec.json.Decoder(dict[str, Any]).decode
 
-_JOB: Final = "SELECT id, name, state, attempts, accepted_at, finished_at, tags, result FROM job "
+_THESE: Final = "IN (SELECT value FROM json_each(?))"
+_JOBS: Final = f"""
+SELECT id, name, state, attempts, accepted_at, finished_at, tags, result FROM job WHERE id {_THESE} ORDER BY id
+"""  # noqa: S608 (the words above)
+_RECIPIENTS: Final = f"""
+SELECT job, address, state, code, enhanced, text, host, phase, at FROM recipient WHERE job {_THESE}
+ORDER BY job, position
+"""  # noqa: S608 (as above)
+_DUE: Final = f"""
+SELECT job, min(due) FROM delivery WHERE job {_THESE} AND state < 2 AND NOT hold GROUP BY job
+"""  # noqa: S608 (as above)
 _OF_STATE: Final = "SELECT id FROM job WHERE state = ? ORDER BY id LIMIT ?"
 _OF_STATE_AND_SITE: Final = """
 SELECT id FROM job WHERE state = ? AND EXISTS (SELECT 1 FROM recipient r WHERE r.job = job.id AND r.site = ?)
@@ -45,46 +56,49 @@ def _to_the_second(second: int) -> str:
 
 
 def view(connection: apsw.Connection, job: int, offset: float) -> tuple[str, JobView] | None:
-    """The name of the job's result and how the job stands; None where there is no such job.
+    """The name of the job's result and how the job stands; None where there is no such job."""
+    return next(((result, found) for _, result, found in views(connection, [job], offset)), None)
 
-    `offset` is what the wall clock has beyond the store's times.
-    """
-    row = connection.execute(_JOB + "WHERE id = ?", (job,)).fetchone()
-    if row is None:
-        return None
-    due = None
-    if row[5] is None:
-        due = connection.execute("SELECT min(due) FROM delivery WHERE job = ? AND state < 2 AND NOT hold", (job,)).get
-    recipients = tuple(
-        RecipientView(
-            address=r[0],
-            state=_STATE[r[1]],
-            code=r[2],
-            enhanced=r[3] or None,
-            text=r[4],
-            host=r[5] or None,
-            phase=None if r[6] is None else _PHASE[r[6]],
-            at=_wall(r[7], offset),
+
+def views(connection: apsw.Connection, jobs: Sequence[int], offset: float) -> Iterator[tuple[int, str, JobView]]:
+    """Of those of these jobs that there are, in the order of their numbers: the number, the name of the result, and how
+    the job stands. `offset` is what the wall clock has beyond the store's times."""
+    rows: list[Any] = connection.execute(_JOBS, (str(jobs),)).fetchall()
+    waiting = [row[0] for row in rows if row[5] is None]
+    due: dict[Any, Any] = dict(connection.execute(_DUE, (str(waiting),))) if waiting else {}
+    people: dict[int, list[RecipientView]] = {row[0]: [] for row in rows}
+    recipients: Iterable[Any] = connection.execute(_RECIPIENTS, (str(list(people)),))
+    for r in recipients:
+        people[r[0]].append(
+            RecipientView(
+                address=r[1],
+                state=_STATE[r[2]],
+                code=r[3],
+                enhanced=r[4] or None,
+                text=r[5],
+                host=r[6] or None,
+                phase=None if r[7] is None else _PHASE[r[7]],
+                at=_wall(r[8], offset),
+            )
         )
-        for r in connection.execute(
-            "SELECT address, state, code, enhanced, text, host, phase, at FROM recipient WHERE job = ?"
-            " ORDER BY position",
-            (job,),
+    for id, name, state, attempts, accepted_at, finished_at, tags, result in rows:
+        accepted = _wall(accepted_at, offset)
+        assert accepted is not None
+        yield (
+            id,
+            result,
+            JobView(
+                id=id_text(id),
+                name=name,
+                state=state,
+                attempts=attempts,
+                next_attempt=_wall(due.get(id), offset),
+                recipients=tuple(people[id]),
+                accepted_at=accepted,
+                finished_at=_wall(finished_at, offset),
+                tags=_decode_tags(tags) if tags != "{}" else {},
+            ),
         )
-    )
-    accepted_at = _wall(row[4], offset)
-    assert accepted_at is not None
-    return row[7], JobView(
-        id=id_text(row[0]),
-        name=row[1],
-        state=row[2],
-        attempts=row[3],
-        next_attempt=_wall(due, offset),
-        recipients=recipients,
-        accepted_at=accepted_at,
-        finished_at=_wall(row[5], offset),
-        tags=_decode_tags(row[6]) if row[6] != "{}" else {},
-    )
 
 
 def _wall(at: float | None, offset: float) -> str | None:
@@ -103,8 +117,7 @@ def list_jobs(
     connection: apsw.Connection, site: str | None, state: JobState | None, limit: int, offset: float
 ) -> list[JobView]:
     """Jobs, oldest first; without `state`, those that are not finished."""
-    views = (view(connection, job, offset) for job in _ids(connection, site, state, limit))
-    return [found[1] for found in views if found is not None]
+    return [found for _, _, found in views(connection, _ids(connection, site, state, limit), offset)]
 
 
 def _ids(connection: apsw.Connection, site: str | None, state: JobState | None, limit: int) -> list[int]:

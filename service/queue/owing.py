@@ -12,7 +12,7 @@ from typing import Any, Literal
 import apsw
 import msgspec
 
-from service.queue.looking import view
+from service.queue.looking import views
 from service.queue.store import JobView
 
 ResultPolicy = Literal["all", "failed", "none"]
@@ -72,18 +72,27 @@ def _wanted(connection: apsw.Connection, changed: Sequence[Changed], results: Re
     return list(changed)
 
 
-def owed_results(connection: apsw.Connection, job: int, offset: float) -> list[OwedResult]:
-    """What is to be written for this job.
+_OWED = "FROM {table} WHERE job IN (SELECT value FROM json_each(?))"
+_OWN = "SELECT job, version " + _OWED.format(table="owed")
+_ALIASES = "SELECT job, result, version " + _OWED.format(table="owed_alias")
+
+
+def owed_results(connection: apsw.Connection, jobs: Sequence[int], offset: float) -> list[OwedResult]:
+    """What is to be written for these jobs.
 
     `offset` is what the wall clock has beyond the store's times.
     """
-    own = connection.execute("SELECT version FROM owed WHERE job = ?", (job,)).fetchone()
-    aliases: list[Any] = connection.execute("SELECT result, version FROM owed_alias WHERE job = ?", (job,)).fetchall()
-    standing = view(connection, job, offset) if own or aliases else None
-    if standing is None:
-        return []
-    found = [OwedResult(job, own[0], *standing)] if own else []
-    return found + [OwedResult(job, version, name, standing[1], alias=True) for name, version in aliases]
+    numbers = (str(list(jobs)),)
+    # the versions first: a view that is newer than its version is only written once more
+    own: dict[Any, Any] = dict(connection.execute(_OWN, numbers))
+    aliases: list[Any] = connection.execute(_ALIASES, numbers).fetchall()
+    standing = {job: (name, view) for job, name, view in views(connection, [*own, *(a[0] for a in aliases)], offset)}
+    found = [OwedResult(job, version, *standing[job]) for job, version in own.items() if job in standing]
+    return found + [
+        OwedResult(job, version, name, standing[job][1], alias=True)
+        for job, name, version in aliases
+        if job in standing
+    ]
 
 
 def owed_jobs(connection: apsw.Connection, after: int, limit: int) -> list[int]:

@@ -5,6 +5,9 @@ reads half of one. It is not synced: that would cost more than the delivery, and
 the store for 7 days. Which files are owed is part of the store's transactions, so that none is forgotten.
 
 A job that has not ended is shown at the earliest a second after the change: one that ends by then is written once.
+
+To make a file may take the system fifty microseconds or several milliseconds, and a sick disk for ever: a thread does
+it, a batch at a time, so that no delivery waits. The store is looked at, and told, on the reactor's thread.
 """
 
 from __future__ import annotations
@@ -12,8 +15,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-from collections import deque
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Iterable, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any, Final
@@ -33,6 +35,7 @@ from service.queue.sqlite import SQLiteStore
 _GRACE: Final = 1.0  # seconds in which a job may end and have its final result only
 _GATHER: Final = 0.05  # seconds in which results gather for one batch
 _BATCH: Final = 100
+_LOOKED_UP: Final = 10  # jobs at a time: each may have a thousand recipients
 _ASKED: Final = 500  # names that the store is asked about in one turn
 _SLICE: Final = 0.004  # seconds of work in one turn
 _PAUSES: Final = (1.0, 5.0, 15.0, 60.0)
@@ -40,11 +43,7 @@ _encode: Final = msgspec.json.Encoder().encode
 
 
 class ResultWriter:
-    """Writes what the store owes, some files a turn.
-
-    On the reactor's thread: in another, each of a file's few system calls would give the GIL away and wait for it
-    again, which costs more than the file.
-    """
+    """Writes what the store owes, one batch of files after the other."""
 
     def __init__(self, reactor: Reactor, store: SQLiteStore, journal: Journal, layout: Layout) -> None:
         self._reactor = reactor
@@ -52,9 +51,9 @@ class ResultWriter:
         self._journal = journal
         self._layout = layout
         self._ready: dict[int, None] = {}
-        self._parts: deque[OwedResult] = deque()  # of the job that was looked up last: an own result, and aliases
         self._soon: dict[int, float] = {}  # in the order of their times
         self._late: set[int] = set()  # could not be written
+        self._writing = False
         self._timer: TimerHandle | None = None
         self._late_timer: TimerHandle | None = None
         self._failures = 0  # in a row
@@ -90,6 +89,8 @@ class ResultWriter:
         return self._stopped
 
     def _wake(self, delay: float) -> None:
+        if self._writing:
+            return  # it comes back by itself
         if self._timer is not None:
             if self._timer.when() <= self._reactor.time() + delay:
                 return
@@ -98,36 +99,44 @@ class ResultWriter:
 
     def _write_some(self) -> None:
         self._timer = None
-        written: list[OwedResult] = []
+        batch: list[OwedResult] = []
         try:
             self._gather()
-            self._write_slice(written)
+            self._look_up(batch)
         except FAULTS as error:  # of the store, while looking: whoever was looked for is still ready
             self._tell_failed("", str(error))
-            self._timer = self._reactor.call_later(_PAUSES[0], self._write_some)
-        if written:
-            self._store.reported(written).add_errback(lambda _: None)  # the store is closed: written anew next time
-        if self._timer is None:
+            if not batch:
+                self._wake(_PAUSES[0])
+                return
+        if not batch:
             self._rest()
+            return
+        self._writing = True
+        d: Deferred[Any] = self._reactor.defer_to_thread(write_results, self._layout.results, batch)
+        d.add_errback(lambda failure: [failure.get_error_message()] * len(batch))  # there is no thread to be had
+        d.add_callback(self._written, batch)
 
-    def _write_slice(self, written: list[OwedResult]) -> None:
+    def _look_up(self, batch: list[OwedResult]) -> None:
+        """Take what is ready into the batch."""
         end = self._reactor.time() + _SLICE
-        while len(written) < _BATCH and self._reactor.time() < end:
-            if not self._parts:
-                job = next(iter(self._ready), None)
-                if job is None:
-                    return
-                self._parts.extend(self._store.owed_results(job))
+        while self._ready and len(batch) < _BATCH and self._reactor.time() < end:
+            jobs = list(islice(self._ready, _LOOKED_UP))
+            batch += self._store.owed_results(jobs)
+            for job in jobs:
                 del self._ready[job]
-                continue
-            owed = self._parts.popleft()
-            try:
-                write_result(self._layout.results, owed)
-            except OSError as error:
-                self._put_off(owed, error.strerror or str(error))
+
+    def _written(self, troubles: list[str | None], batch: list[OwedResult]) -> None:
+        self._writing = False
+        done: list[OwedResult] = []
+        for owed, why in zip(batch, troubles, strict=True):
+            if why is not None:
+                self._put_off(owed, why)
             else:
-                written.append(owed)
+                done.append(owed)
                 self._failures = 0 if not self._late else self._failures
+        if done:
+            self._store.reported(done).add_errback(lambda _: None)  # the store is closed: written anew next time
+        self._rest()
 
     def _gather(self) -> None:
         now = self._reactor.time()
@@ -142,7 +151,7 @@ class ResultWriter:
             self._ready |= {job: None for job in jobs if job not in self._soon and job not in self._late}
 
     def _rest(self) -> None:
-        if self._ready or self._parts or self._catching_up is not None:
+        if self._ready or self._catching_up is not None:
             self._wake(0)
         elif self._soon:
             self._wake(max(0, next(iter(self._soon.values())) - self._reactor.time()))
@@ -179,6 +188,19 @@ class ResultWriter:
             part = [name for name in names[at : at + _ASKED] if not self._store.keeps(name[: -len(".json")])]
             yield self._reactor.defer_to_thread(_remove_results, self._layout.results, part, before)
         yield cleaned
+
+
+def write_results(directory: Path, batch: Sequence[OwedResult]) -> list[str | None]:
+    """Write these files; return for each what went wrong, None for nothing. For a thread."""
+    troubles: list[str | None] = []
+    for owed in batch:
+        try:
+            write_result(directory, owed)
+        except OSError as error:
+            troubles.append(error.strerror or str(error))
+        else:
+            troubles.append(None)
+    return troubles
 
 
 def write_result(directory: Path, owed: OwedResult) -> None:

@@ -328,9 +328,9 @@ class SQLiteStore:
         """The next jobs after number `after` (0: from the first) whose result file is to be written."""
         return owing.owed_jobs(self._look, after, limit)
 
-    def owed_results(self, job: int) -> list[OwedResult]:
-        """What is to be written for this job."""
-        return owing.owed_results(self._look, job, self.calendar.offset)
+    def owed_results(self, jobs: Sequence[int]) -> list[OwedResult]:
+        """What is to be written for these jobs."""
+        return owing.owed_results(self._look, jobs, self.calendar.offset)
 
     def reported(self, written: Sequence[OwedResult]) -> Deferred[None]:
         """These results are on disk."""

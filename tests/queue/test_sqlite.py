@@ -404,11 +404,11 @@ def test_owed_results_are_remembered_until_the_right_version_is_written(reactor,
     store = open_store()
     reactor.wait(store.accept([submission()]))
     [job] = store.owed_jobs(0, 10)
-    [early] = store.owed_results(job)
+    [early] = store.owed_results([job])
     [claim] = reactor.wait(store.claim("a.example", 1))
     reactor.wait(store.settle([settlement(claim)]))
     reactor.wait(store.reported([early]))
-    [late] = open_store().owed_results(job)
+    [late] = open_store().owed_results([job])
     assert (early.view.state, late.view.state, late.name) == ("queued", "delivered", "hello")
     reactor.wait(store.reported([late]))
     assert store.owed_jobs(0, 10) == []
