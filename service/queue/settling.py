@@ -19,7 +19,8 @@ _FEW: Final = 4  # so many addresses are looked up one by one, more by a map of 
 
 _MESSAGES: Final = """
 SELECT d.job, j.name, d.site, j.sender, d.attempts, j.accepted_at, j.expires_at, d.warned, j.in_doubt, j.size,
-       j.eight_bit, j.pieces, c.data, d.doubts, j.begins_at
+       j.eight_bit, j.pieces, c.data, d.doubts, j.begins_at,
+       (SELECT count(*) FROM recipient r WHERE r.job = d.job)
 FROM delivery d JOIN job j ON j.id = d.job LEFT JOIN content c ON c.job = d.job
 """
 _DUE: Final = _MESSAGES + "WHERE d.state = 0 AND d.site = ? AND d.due <= ? ORDER BY d.due LIMIT ?"
@@ -61,7 +62,7 @@ def _claims(connection: apsw.Connection, query: str, bindings: tuple[Any, ...], 
         carried += 0 if row[12] is None else row[9]
         if claims and carried > _CLAIM_OCTETS:
             break
-        recipients = tuple(address for (address,) in connection.execute(_WAITING, (row[0], row[2])))
+        recipients = tuple([address for (address,) in connection.execute(_WAITING, (row[0], row[2]))])
         claims.append(_claim_of(row, recipients, lease))
     return claims
 
@@ -82,6 +83,61 @@ def mark_dot(connection: apsw.Connection, claim: Claim, host: str) -> bool:
         (host, id_number(claim.id), claim.site, claim.lease),
     )
     return bool(connection.changes())
+
+
+def settle_all(connection: apsw.Connection, settlements: Sequence[Settlement]) -> list[JobState | None]:
+    """Write what became of these claims, all but their reports; return for each what `settle_one` does.
+
+    Nearly every message is the whole of its job and ends it: of those that is known without a look.
+    """
+    states: list[JobState | None] = []
+    ended: list[tuple[Settlement, int, JobState]] = []
+    for settlement in settlements:
+        state = _ends_its_job(settlement)
+        if state is not None and _let_go(connection, settlement.claim):
+            ended.append((settlement, id_number(settlement.claim.id) or 0, state))
+            states.append(state)
+        else:
+            states.append(settle_one(connection, settlement))
+    _end(connection, ended)
+    return states
+
+
+def _ends_its_job(settlement: Settlement) -> JobState | None:
+    """How the job ends with this settlement; None where it does not, or others have a share in it."""
+    claim, outcomes = settlement.claim, settlement.outcomes
+    if not claim.whole or tuple(outcome.address for outcome in outcomes) != claim.recipients:
+        return None
+    states = {outcome.state for outcome in outcomes}
+    if State.WAITING in states:
+        return None
+    return "partly" if len(states) > 1 else "delivered" if State.DELIVERED in states else "failed"
+
+
+def _let_go(connection: apsw.Connection, claim: Claim) -> bool:
+    """Drop the delivery; False where the claim's lease does not stand."""
+    connection.execute(
+        "DELETE FROM delivery WHERE job = ? AND site = ? AND state = 1 AND lease = ?",
+        (id_number(claim.id), claim.site, claim.lease),
+    )
+    return bool(connection.changes())
+
+
+def _end(connection: apsw.Connection, ended: Sequence[tuple[Settlement, int, JobState]]) -> None:
+    """Write the outcomes of jobs that have ended, and how they did; their recipients have all positions from 0 on."""
+    connection.executemany(
+        "UPDATE recipient SET state = ?, code = ?, enhanced = ?, text = ?, host = ?, phase = ?, at = ?"
+        " WHERE job = ? AND position = ?",
+        [
+            (o.state.value, o.code, o.enhanced, o.text, o.host, o.phase.value, settlement.at, job, position)
+            for settlement, job, _ in ended
+            for position, o in enumerate(settlement.outcomes)
+        ],
+    )
+    connection.executemany(
+        _STAND, [(state, settlement.attempts, settlement.at, True, job) for settlement, job, state in ended]
+    )
+    connection.executemany("DELETE FROM content WHERE job = ?", [(job,) for _, job, _ in ended])
 
 
 def settle_one(connection: apsw.Connection, settlement: Settlement) -> JobState | None:
@@ -213,4 +269,5 @@ def _claim_of(row: tuple[Any, ...], recipients: tuple[str, ...], lease: int) -> 
         content=row[12],
         doubts=row[13],
         begins_at=row[14],
+        whole=row[15] == len(recipients),
     )

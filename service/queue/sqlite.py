@@ -26,7 +26,7 @@ from service.queue.damage import as_store_failed, note_damage
 from service.queue.ids import Ids, id_number, id_text
 from service.queue.owing import Changed, OwedResult, ResultPolicy
 from service.queue.schema import FAULTS, open_reader
-from service.queue.settling import came_back, claim_due, mark_dot, settle_one, sites_now, unclaim
+from service.queue.settling import came_back, claim_due, mark_dot, settle_all, sites_now, unclaim
 from service.queue.staging import HEAVY, Staging
 from service.queue.store import (
     Accepted,
@@ -193,8 +193,8 @@ class SQLiteStore:
         def run(connection: apsw.Connection, again: bool) -> tuple[list[Settled], Sequence[Changed]]:
             states: list[JobState | None] = []
             changed: list[Changed] = []
-            for (settlement, reports), before in zip(batch, tried, strict=True):
-                state = settle_one(connection, settlement)
+            found = settle_all(connection, settlements)
+            for (settlement, reports), before, state in zip(batch, tried, found, strict=True):
                 # Known already where a COMMIT that failed has come back: then what was found at that try holds.
                 stands = came_back(connection, settlement.claim, before) if state is None and again else state
                 states.append(stands)

@@ -65,7 +65,7 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True):
     daemon died, so that somebody may have the message and nobody knows. Its age counts from `begins_at`: its
     acceptance, or its `not_before`.
     `content` is the whole content where it is small (one piece), else None: then it is read a piece at a time with
-    `Store.read`.
+    `Store.read`. `whole` tells that nobody else has been or is to be served: its recipients are all of the job's.
     """
 
     lease: int
@@ -85,6 +85,7 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True):
     eight_bit: bool
     pieces: int
     content: bytes | None
+    whole: bool = False
 
 
 class Settlement(msgspec.Struct, frozen=True, kw_only=True):
