@@ -341,8 +341,8 @@ class Daemon:
     # stop
 
     def stop(self) -> Deferred[None]:
-        """Drain: take nothing more in, let conversations finish within `timeouts.drain`, write down the rest; fire
-        when nothing is held any more. Called again, it is the same end that is waited for."""
+        """Drain: take nothing more in, let conversations past DATA finish within `timeouts.drain`, end the others,
+        write down the rest; fire when nothing is held any more. Called again, it is the same end that is waited for."""
         waiting: Deferred[None] = Deferred()
         if self._stopping is not None:
             self._stopping.add_callback(lambda _: waiting.callback(None))

@@ -42,6 +42,14 @@ R = TypeVar("R")
 _TAKES_LEAVE: Final = 421
 
 
+class GivenUp(CancelledError):
+    """We gave the attempt up, and no host is to blame. `outcomes` has the recipients that had their answer by then."""
+
+    def __init__(self, outcomes: tuple[Outcome, ...]) -> None:
+        super().__init__()
+        self.outcomes = outcomes
+
+
 class Attempt:
     """One try at getting one claim to its site."""
 
@@ -63,12 +71,18 @@ class Attempt:
         self._peer: Address | None = None
         self._blamed: HostFailure | None = None
         self._wait: Deferred[Receipt] | None = None
+        self._given_up = False
+
+    @property
+    def past_data(self) -> bool:
+        """Whether a server has asked for the content, and has not answered it yet."""
+        return self._connection is not None and self._connection.past_data
 
     def start(self) -> Deferred[Receipt]:
         """Fire with a receipt once a host has answered for every recipient.
 
         Fails with the last host's `HostFailure` when none did, with `ConfirmationLost`, with `CancelledError` after
-        `abort`, and with whatever reading the content fails with.
+        `abort` (`GivenUp` where somebody has an answer), and with whatever reading the content fails with.
         """
         if not self._site.relays:
             return succeed(self._no_route())
@@ -84,6 +98,7 @@ class Attempt:
     def abort(self) -> None:
         """Give up at once; harmless once it has ended. For the end of the daemon: the connector is closing already."""
         if self._wait is not None:
+            self._given_up = True
             self._wait.cancel()
 
     def part(self) -> None:
@@ -216,6 +231,8 @@ class Attempt:
         error = failure.value
         assert isinstance(error, HostFailure)
         self._keep(error.outcomes)
+        if self._given_up and not isinstance(error, ConfirmationLost):
+            raise CancelledError  # the connection was lost to us
         if error is not self._blamed:
             self._blamed = error
             self._tell(error)
@@ -233,11 +250,13 @@ class Attempt:
             text=error.text,
         )
 
-    def _with_all_answers(self, failure: Failure) -> Failure:
-        """The failure goes on with the answers of all hosts: a 550 to RCPT stands, whoever said it, and
-        even if the wait for the next host was given up."""
-        if failure.check(CancelledError) and self._answered and self._blamed is not None:
-            failure = Failure(self._blamed)
+    def _with_all_answers(self, failure: Failure) -> Any:
+        """The failure goes on with the answers of all hosts: a 550 to RCPT stands, whoever said it, and even if
+        the wait for the next host, or for the other answers, was given up."""
+        if failure.check(CancelledError) and self._answered:
+            if self._complete:
+                return self._receipt()
+            failure = Failure(self._blamed or GivenUp(self._receipt().outcomes))
         if isinstance(failure.value, HostFailure):
             self._keep(failure.value.outcomes)
             failure.value.outcomes = self._receipt().outcomes

@@ -93,11 +93,8 @@ class Connection(BaseProtocol):
         self._receipt = Receipt(())
         self._content: Content | None = None
         self._piece = 0
-        self._wanted = False
-        self._reading = False
-        self._full = False
-        self._leaving = False
-        self._shaking_hands = False
+        self._wanted = self._reading = self._full = False
+        self._leaving = self._shaking_hands = False
         self._steps = Steps(clock, journal, host, session.phase)
 
     def work_for(self, job: str) -> None:
@@ -153,12 +150,18 @@ class Connection(BaseProtocol):
         self._set_timer(_LEAVE_TAKING, self._transport.abort)
 
     def abort(self) -> None:
-        """Close at once, in the middle of whatever is going on."""
+        """Close at once, in the middle of whatever is going on: with a reset where that is the content."""
+        leave: Callable[[], None] = self._cut if self.past_data else self.quit
         for event in self._session.connection_lost("given up by us"):
             if isinstance(event, Failed) and self._error is None:
                 self._error = self._as_it_was(event.error)
         self._content = None
-        self._cut()
+        leave()
+
+    @property
+    def past_data(self) -> bool:
+        """Whether the server has asked for the content (354), and has not answered it yet."""
+        return self._session.phase in (Phase.BODY, Phase.CONFIRM)
 
     @property
     def usable(self) -> bool:

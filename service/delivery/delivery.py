@@ -7,7 +7,7 @@ Nothing is told of an outcome, in the log or elsewhere, before the store has mad
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 from config.settings import Settings
@@ -15,7 +15,7 @@ from deferred.defer import CancelledError, Deferred, succeed
 from deferred.failure import Failure
 from deferred.interfaces import Reactor, TimerHandle
 from service.delivery import news, policy
-from service.delivery.attempt import Attempt
+from service.delivery.attempt import Attempt, GivenUp
 from service.delivery.connection import Connection
 from service.delivery.connector import Connector
 from service.delivery.content import ContentGone, ContentUnreadable, StoredContent
@@ -33,6 +33,12 @@ from service.smtp.errors import ConfirmationLost, HostFailure
 
 _BATCH: Final = 100
 """Messages given up, or warned of, at once."""
+
+_GRACE: Final = 1.0
+"""Seconds of a drain, a tenth of it at most, for conversations to come to the content."""
+
+_LAST_WORDS: Final = 2.0
+"""Seconds of a drain, a tenth of it at most, to write down what became of the conversations that were cut off."""
 
 
 Key = tuple[str, str]
@@ -191,6 +197,8 @@ class Delivery:
 
     def _postpone(self, failure: Failure, claim: Claim, began: float) -> Deferred[None]:
         """No host has answered for all: whose fault it was decides what becomes of the message."""
+        if isinstance(failure.value, GivenUp):
+            return self._write(claim, policy.after_giving_up(claim, failure.value.outcomes, self._now()))
         if failure.check(CancelledError, StoreFailed):
             return self._give_back(claim)
         if failure.check(ContentGone):
@@ -294,28 +302,30 @@ class Delivery:
     def drain(self, timeout: float) -> Deferred[None]:
         """Fire once nothing is under way, after `timeout` seconds at the latest.
 
-        Nothing new is begun. Who has no server's ear yet gives up at once; conversations may finish, and those that do
-        not in time are cut off a little before its end, so that there is time left to write down what became of them.
+        Nothing new is begun. Who has no server's ear yet gives up at once, and who has not been asked for the content
+        (354) after a short grace gives up then: no host is blamed, and who has no answer is due as before. Where the
+        content is on its way or out, conversations may finish; those that do not in time are cut off a little before
+        the end, so that there is time left to write down what became of them.
         """
         self._drained = Deferred()
         self._scheduler.stop()
         self._connector.closing = True
         self._connector.close_idle()
-        for attempt in list(self._at_work.values()):
-            if not attempt.conversing:
-                attempt.abort()
-        last_words = min(2.0, timeout / 10)
+        self._abort_unless(lambda attempt: attempt.conversing)
+        grace, last_words = min(_GRACE, timeout / 10), min(_LAST_WORDS, timeout / 10)
         self._drain_timers = [
-            self._reactor.call_later(timeout - last_words, self._abort),
+            self._reactor.call_later(grace, self._abort_unless, lambda attempt: attempt.past_data),
+            self._reactor.call_later(timeout - last_words, self._abort_unless, lambda _: False),
             self._reactor.call_later(timeout, self._end),
         ]
         drained = self._drained
         self._look_for_the_end()
         return drained
 
-    def _abort(self) -> None:
+    def _abort_unless(self, may_go_on: Callable[[Attempt], bool]) -> None:
         for attempt in list(self._at_work.values()):
-            attempt.abort()
+            if not may_go_on(attempt):
+                attempt.abort()
 
     def _look_for_the_end(self) -> None:
         if self._drained is not None and not self._at_work:

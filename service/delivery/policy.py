@@ -101,6 +101,12 @@ def after_host_failure(claim: Claim, error: HostFailure, retry: Retry, at: float
     return msgspec.structs.replace(plan, rested=True)
 
 
+def after_giving_up(claim: Claim, outcomes: tuple[Outcome, ...], at: float) -> Plan:
+    """We gave the attempt up when some had their answer: it stands. The others are as they were, and due at once; no
+    attempt is used up, and nobody is given up, even where the message's time is over."""
+    return Plan(outcomes=outcomes, attempts=claim.attempts, due=at, delay=0.0)
+
+
 def after_unreadable(claim: Claim, why: str, retry: Retry, at: float, spread: float) -> Plan:
     """The store could not give the content: the message waits by the schedule, whoever's fault it is, and its
     recipients show why."""

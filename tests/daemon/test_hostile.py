@@ -282,6 +282,25 @@ def test_sigterm_ends_the_daemon_in_time_whatever_the_servers_do(
     assert [event["recipient"] for event in told(process, "in_doubt")] == ["bob@confirm.example"]
 
 
+def test_sigterm_does_not_wait_for_servers_that_have_not_asked_for_the_message(
+    daemon: MakeDaemon, relay: Relay, stack: ExitStack
+) -> None:
+    """They have a second; then the conversation is ended, and the message waits untried for the next start."""
+    words = {"greeting": silence, "ehlo": silence, "mail": drip(b"250-"), "rcpt": silence, "data": silence}
+    servers = {word: stack.enter_context(Hostile(**{word: odd}, once=True)) for word, odd in words.items()}
+    process = meet(daemon, relay, servers)
+    for name in servers:
+        drop_for(process, name)
+    eventually(lambda: [name for name, server in servers.items() if not server.conversations] == [])
+    began = time.monotonic()
+    assert process.stop() == 0
+    assert time.monotonic() - began < 1 + 5  # of the 25 s; the rest is the end of Python, on a busy machine
+    assert [told(process, event) for event in ("deferred", "in_doubt", "site_resting")] == [[], [], []]
+    process.start()
+    for name in servers:
+        assert process.result(f"{name}-1")["state"] == "delivered"
+
+
 UNEXPECTED = {  # what a server's first connection does: what the first message's recipient hears of it
     "hello": {"greeting": b"hello there\r\n"},
     "code199": {"ehlo": b"199 ok\r\n"},

