@@ -245,6 +245,11 @@ def duration(*, zero: bool = False) -> Value:
     return Value(convert)
 
 
+def rate() -> Value:
+    """A rate in messages a second."""
+    return Value(lambda node: units.rate(node.text))
+
+
 def octets() -> Value:
     """A size in octets, at least 1."""
 

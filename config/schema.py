@@ -21,6 +21,7 @@ from config.readers import (
     joined,
     octets,
     one_of,
+    rate,
     ratio,
     text,
     whole,
@@ -94,6 +95,8 @@ ROUTE: Final = Section(
         "password": Nullable(text(Secret, secret=True)),
         "password_file": Nullable(text()),
         "ca_file": Nullable(text()),
+        "connections": Nullable(whole(1, MOST)),
+        "rate": Nullable(rate()),
     },
     _check_route,
 )
@@ -114,6 +117,7 @@ LIMITS: Final = Section(
     {
         "connections": whole(1, MOST),
         "connections_per_site": whole(1, MOST),
+        "rate_per_site": Nullable(rate()),
         "messages_per_connection": whole(1, MOST),
         "message_size": octets(),
         "recipients": whole(1, MOST),

@@ -1,7 +1,7 @@
 """The settings, as frozen values: the attribute names are the configuration's keys, the defaults are its defaults.
 
 `Settings()` alone is valid and has every default. What a file or the environment says is checked by `config.loader`;
-nothing is checked here. Durations are in seconds, sizes in octets.
+nothing is checked here. Durations are in seconds, sizes in octets, rates in messages a second.
 """
 
 from __future__ import annotations
@@ -56,7 +56,8 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
     """Where mail for some domains goes: to the first relay that serves.
 
     A pattern in `domains` is a domain as a lower-case A-label, `*.domain` for what is below it, or `*` for any.
-    `password` is the secret itself, read from `password_file` where that is given.
+    `password` is the secret itself, read from `password_file` where that is given. `connections` and `rate` stand
+    for this route in place of `Limits.connections_per_site` and `Limits.rate_per_site`; None leaves it to those.
     """
 
     domains: tuple[str, ...]
@@ -66,6 +67,8 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
     password: str | None = None
     password_file: str | None = None
     ca_file: str | None = None
+    connections: int | None = None
+    rate: float | None = None
 
 
 class SiteRest(msgspec.Struct, frozen=True, kw_only=True):
@@ -89,10 +92,15 @@ class Retry(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
-    """How much at once. `message_size` is in octets; `recipients` is for one job."""
+    """How much at once, and how fast. `message_size` is in octets; `recipients` is for one job.
+
+    `connections_per_site` is the most that a site may come to have, if it serves us well; `rate_per_site` is None for
+    no limit.
+    """
 
     connections: int = 500
     connections_per_site: int = 20
+    rate_per_site: float | None = None
     messages_per_connection: int = 100
     message_size: int = 50 * 1024 * 1024
     recipients: int = 1000

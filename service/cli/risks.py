@@ -24,6 +24,9 @@ def risks(settings: Settings) -> Iterator[str]:
         yield "retry.warn_after: is not less than retry.max_age, so that no sender is ever told of a delay"
     if settings.limits.connections_per_site > settings.limits.connections:
         yield "limits.connections_per_site: is more than limits.connections, which bounds it"
+    for number, route in enumerate(settings.routes):
+        if route.connections is not None and route.connections > settings.limits.connections:
+            yield f"routes[{number}].connections: is more than limits.connections, which bounds it"
 
 
 def _of_route(route: Route) -> Iterator[str]:

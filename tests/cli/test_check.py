@@ -119,7 +119,7 @@ def test_other_things_that_make_no_sense_are_warnings(deferd, config, tmp_path):
     """Limits beyond limits, warnings after the end, a queue that cannot be."""
     (tmp_path / "file").touch()
     path = config(
-        ROUTE,
+        {**ROUTE, "connections": 6},
         retry={"max_age": "1h"},
         limits={"connections": 5},
         queue={"directory": str(tmp_path / "file" / "queue")},
@@ -127,6 +127,7 @@ def test_other_things_that_make_no_sense_are_warnings(deferd, config, tmp_path):
     stderr = deferd("check", "-c", path).stderr
     assert "retry.warn_after" in stderr
     assert "limits.connections_per_site" in stderr
+    assert "routes[0].connections: is more than limits.connections" in stderr
     assert "queue.directory" in stderr
 
 

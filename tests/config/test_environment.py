@@ -70,6 +70,7 @@ def test_any_key_can_be_set_by_a_variable(loaded):
         DEFERD_RETRY__DELAYS="[1m, 10m]",
         DEFERD_RETRY__WARN_AFTER="null",
         DEFERD_LIMITS__CONNECTIONS="5",
+        DEFERD_LIMITS__RATE_PER_SITE="30/m",
         DEFERD_QUEUE__DIRECTORY="/tmp/q",
         DEFERD_HTTP="{listen: null}",
         DEFERD_HOSTNAME="mail.example.org",
@@ -80,6 +81,7 @@ def test_any_key_can_be_set_by_a_variable(loaded):
     assert settings.retry.delays == (60, 600)
     assert settings.retry.warn_after is None
     assert settings.limits.connections == 5
+    assert settings.limits.rate_per_site == 0.5
     assert settings.queue.directory == "/tmp/q"
     assert settings.http.listen is None
     assert settings.hostname == "mail.example.org"
@@ -93,11 +95,13 @@ def test_a_routes_key_is_set_by_its_number(loaded):
         DEFERD_ROUTES__0__RELAY="smtp://other.example",
         DEFERD_ROUTES__1='{domains: [a.example], relay: "smtp://[::1]"}',
         DEFERD_ROUTES__1__TLS="none",
+        DEFERD_ROUTES__1__RATE="10/s",
+        DEFERD_ROUTES__1__CONNECTIONS="3",
     )
     first, second = settings.routes
     assert (first.username, first.password) == ("shop", "{*&: ${NOT} 1")
     assert first.relay[0].host == "other.example"
-    assert (second.relay[0].host, second.tls) == ("::1", "none")
+    assert (second.relay[0].host, second.tls, second.rate, second.connections) == ("::1", "none", 10, 3)
 
 
 def test_an_override_silences_what_it_replaces(loaded):

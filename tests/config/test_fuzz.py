@@ -18,7 +18,9 @@ SCALARS = st.one_of(
     st.integers(),
     st.floats(),
     st.text(max_size=20),
-    st.sampled_from(["1m", "-1m", "50M", "${A}", "${A:-x}", "$${A}", "smtp://[::1]", "smtp://a:1", "*", "*.a", "none"]),
+    st.sampled_from(
+        ["1m", "-1m", "50M", "30/m", "${A}", "${A:-x}", "$${A}", "smtp://[::1]", "smtp://a:1", "*", "*.a", "none"]
+    ),
     st.sampled_from([10**400, -(10**400), "9" * 5000, "1e400", "\x1b[2J", "\u202e", "a\r\nb", "\0"]),
 )
 VALUES = st.recursive(

@@ -24,6 +24,8 @@ def test_every_key_means_what_it_says(tmp_path):
     assert first.domains == ("*.example.net", "example.com")
     assert (first.relay, first.tls) == ((Relay("smtp", "10.0.0.5", 2525),), "none")
     assert (second.username, second.password, second.tls, second.ca_file) == ("user", "hunter2", "verify", None)
+    assert (first.connections, first.rate) == (None, None)
+    assert (second.connections, second.rate) == (3, 0.5)
     assert settings.hostname == "mail.example.org"
     defaults = Settings(routes=settings.routes, hostname=settings.hostname)
     assert settings == defaults
@@ -76,6 +78,10 @@ def test_all_faults_are_told_at_once_with_file_line_and_path(faults):
         ("limits: {message_size: 0}", "limits.message_size"),
         ("limits: {message_size: large}", "limits.message_size"),
         ("limits: {recipients: -1}", "limits.recipients"),
+        ("limits: {rate_per_site: 30}", "limits.rate_per_site"),
+        ("limits: {rate_per_site: 0/m}", "limits.rate_per_site"),
+        ("limits: {rate_per_site: [30/m]}", "limits.rate_per_site"),
+        ("limits: {rate_per_sites: 30/m}", "limits.rate_per_sites"),
         ("timeouts: {connect: 0}", "timeouts.connect"),
         ("timeouts: {conect: 5s}", "timeouts.conect"),
         ("http: {listen: 127.0.0.1}", "http.listen"),
@@ -92,6 +98,10 @@ def test_all_faults_are_told_at_once_with_file_line_and_path(faults):
         ("routes: [{domains: ['*']}]", "routes[0].relay"),
         ("routes: [{domains: [], relay: smtp://a.example}]", "routes[0].domains"),
         ("routes: [{domains: '*', relay: []}]", "routes[0].relay"),
+        ("routes: [{domains: '*', relay: smtp://a.example, connections: 0}]", "routes[0].connections"),
+        ("routes: [{domains: '*', relay: smtp://a.example, connections: 3/s}]", "routes[0].connections"),
+        ("routes: [{domains: '*', relay: smtp://a.example, rate: 30}]", "routes[0].rate"),
+        ("routes: [{domains: '*', relay: smtp://a.example, rate: fast}]", "routes[0].rate"),
     ],
 )
 def test_a_wrong_value_is_told_by_its_path(faults, text, path):
@@ -161,6 +171,32 @@ def test_numbers_mean_what_they_look_like(loaded):
     settings = loaded("limits: {connections: 010}\nretry: {delays: [90, 1h30m], jitter: 0}\nlog: {level: debug}")
     assert settings.limits.connections == 10
     assert settings.retry == Retry(delays=(90, 5400), jitter=0)
+
+
+def test_a_wrong_rate_says_what_to_write(faults):
+    """File, line, key, value and remedy."""
+    assert faults("""\
+        routes:
+          - domains: "*"
+            relay: smtp://a.example
+            rate: 30 per minute
+        limits: {rate_per_site: 0.5/d}
+    """) == [
+        "deferd.yaml:4: routes[0].rate: '30 per minute' is no rate; write 10/s, 30/m, 1000/h or 5000/d",
+        "deferd.yaml:5: limits.rate_per_site: '0.5/d' is too slow; the least is 1/d, and null is no limit",
+    ]
+
+
+def test_limits_are_for_every_site_and_for_a_route_of_their_own(loaded):
+    """A rate is in messages a second; where a route says nothing it leaves it to the limits."""
+    settings = loaded("""\
+        limits: {connections_per_site: 10, rate_per_site: 1000/h}
+        routes:
+          - {domains: a.example, relay: smtp://a.example, connections: 2, rate: "10/s"}
+          - {domains: "*", relay: smtp://b.example, connections: null, rate: null}
+    """)
+    assert settings.limits.rate_per_site == pytest.approx(1000 / 3600)
+    assert [(route.connections, route.rate) for route in settings.routes] == [(2, 10.0), (None, None)]
 
 
 def test_null_turns_off_what_can_be_off(loaded):

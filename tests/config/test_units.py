@@ -1,4 +1,4 @@
-"""Durations and sizes."""
+"""Durations, sizes and rates."""
 
 from __future__ import annotations
 
@@ -48,3 +48,61 @@ def test_what_is_no_size_is_refused(text):
     """Anything else raises."""
     with pytest.raises(ValueError):
         units.size(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "a_second"),
+    [
+        ("10/s", 10),
+        ("30/m", 0.5),
+        ("1000/h", 1000 / 3600),
+        ("86400/d", 1),
+        ("0.5/s", 0.5),
+        ("1/d", 1 / 86_400),
+        ("100000/s", 1e5),
+    ],
+)
+def test_a_rate_is_messages_a_second(text, a_second):
+    """Messages, and the time in which they may go."""
+    assert units.rate(text) == pytest.approx(a_second)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "30",
+        "/m",
+        "m",
+        "30/",
+        "30/m ",
+        "30 / m",
+        "30/min",
+        "30/w",
+        "30/2m",
+        "-1/s",
+        "1e3/s",
+        "nan/s",
+        "inf/s",
+        "٣/s",
+        "1,000/h",
+    ],
+)
+def test_what_is_no_rate_is_refused(text):
+    """Anything else raises: a number without its time, other units, signs."""
+    with pytest.raises(ValueError, match="is no rate"):
+        units.rate(text)
+
+
+@pytest.mark.parametrize("text", ["0/s", "0.0/h", "0.9/d", "0.041/h"])
+def test_a_rate_at_which_nothing_ever_leaves_is_refused(text):
+    """Less than one a day: a queue that stands still is a slip of the pen."""
+    with pytest.raises(ValueError, match="is too slow; the least is 1/d"):
+        units.rate(text)
+
+
+@pytest.mark.parametrize("text", ["100001/s", "999999999999999/d"])
+def test_a_rate_that_limits_nothing_is_refused(text):
+    """No limit is null."""
+    with pytest.raises(ValueError, match="is too fast"):
+        units.rate(text)
