@@ -10,6 +10,9 @@ not name arrives as it was. The decisions that the contract leaves open:
 * `Resent-` fields tell of an earlier sending (RFC 5322, 3.6.6): they are neither read nor removed.
 * X-Sender and X-Receiver fields may be folded; X-Receiver may list several addresses. Where the block at the top has
   only one of the two, the other is taken from the message's own fields.
+* Priority (RFC 2156) is the field for how urgent the transfer is. It stays, and what it cannot say means nothing. Not
+  read are Importance and X-Priority, which are for the reader, and Precedence, which no standard has and which is often
+  in mail that must not wait, to keep vacation replies away.
 * Header fields with control characters are refused (a bare CR has become a space before, as everywhere).
 """
 
@@ -21,7 +24,7 @@ from collections.abc import Iterator
 import msgspec
 
 from service.message.address import check_sender
-from service.message.job import Job, JobError, shown
+from service.message.job import Job, JobError, Priority, shown
 from service.message.mailboxes import addresses_in
 from service.message.rules import Circumstances, ReadingRules, distinct
 from service.message.wire import normalise
@@ -31,11 +34,12 @@ __all__ = ["complete", "field_of", "header_of", "read_eml"]
 # The content has been normalised before any of these is applied: each CR begins a CRLF. A header may hold millions of
 # lines, so they are searched for by their line end and never matched as a repeated group, whose rounds cost memory.
 _ENVELOPE_NAME = re.compile(rb"(x-sender|x-receiver)[ \t]*:", re.IGNORECASE)
-_KNOWN_NAME = re.compile(rb"\r\n(bcc|date|message-id|return-path|sender|from|to|cc)[ \t]*:", re.IGNORECASE)
+_KNOWN_NAME = re.compile(rb"\r\n(bcc|date|message-id|return-path|sender|from|to|cc|priority)[ \t]*:", re.IGNORECASE)
 _ANY_NAME = re.compile(rb"[!-9;-~]++[ \t]*+:")
 _FIELD_END = re.compile(rb"\r\n(?![ \t])")
 _HEADER_END = re.compile(rb"\r\n(?![ \t]|[!-9;-~]++[ \t]*+:)")
 _CONTROL = re.compile(rb"[\x01-\x08\x0b\x0c\x0e-\x1f\x7f]")
+_PRIORITIES: dict[bytes, Priority] = {b"urgent": "high", b"normal": "normal", b"non-urgent": "bulk"}
 _SPARE_FIELDS = 1000  # fields that are read beyond one for each recipient: no honest header has as many
 _ADDRESS_TEXT = 1024 * 1024  # octets of address fields that are read, or 1 KiB a recipient where that is more
 
@@ -76,7 +80,8 @@ def read_eml(data: bytes, circumstances: Circumstances) -> Job:
     sender = _one_sender(senders[0], budget) if senders else _sender_of(header, budget)
     receivers = [field for field in block if field.name == "x-receiver"] or header.values("to", "cc", "bcc")
     recipients = distinct((address for field in receivers for address in _addresses(field, budget)), rules)
-    return Job(sender=sender, recipients=recipients, content=_completed(content, header, circumstances))
+    content = _completed(content, header, circumstances)
+    return Job(sender=sender, recipients=recipients, content=content, priority=_priority(header))
 
 
 def complete(data: bytes, circumstances: Circumstances) -> bytes:
@@ -194,6 +199,12 @@ def _sender_of(header: _Header, budget: _Budget) -> str:
         "there is no sender: begin the file with X-Sender: and X-Receiver: lines (a byte order mark or a blank line "
         "before them hides them), or give the message a From field"
     )
+
+
+def _priority(header: _Header) -> Priority:
+    """By the first Priority field."""
+    said = next((field.value.strip().lower() for field in header.values("priority")), b"")
+    return _PRIORITIES.get(said, "normal")
 
 
 def _completed(content: bytes, header: _Header, circumstances: Circumstances) -> bytes:

@@ -7,6 +7,7 @@ from typing import Any, Literal
 import msgspec
 
 InDoubt = Literal["retry", "hold"]
+Priority = Literal["high", "normal", "bulk"]
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True):
@@ -16,6 +17,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     `recipients` holds no address twice. `content` is the message ready for the wire but for dot-stuffing: every line
     ends in CRLF, there is no bare CR or LF and no NUL, and it ends with CRLF. `not_before` is in seconds since the
     epoch; `expires` is in seconds after acceptance, or after `not_before`; None leaves both to the configuration.
+    `priority` is for us alone: which of the messages for a site goes first.
     """
 
     sender: str
@@ -25,6 +27,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     expires: float | None = None
     key: str | None = None
     in_doubt: InDoubt = "retry"
+    priority: Priority = "normal"
     tags: dict[str, Any] = {}
 
 

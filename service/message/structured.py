@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from datetime import datetime
 from difflib import get_close_matches
-from typing import Any
+from typing import Any, get_args
 
 import msgspec
 
@@ -17,7 +17,7 @@ from config.units import duration
 from service.message.address import first_control
 from service.message.compose import Attachment, Letter, compose
 from service.message.eml import complete
-from service.message.job import InDoubt, Job, JobError, shown
+from service.message.job import InDoubt, Job, JobError, Priority, shown
 from service.message.mailboxes import Mailbox, parse_mailboxes
 from service.message.rules import Circumstances, distinct
 
@@ -50,6 +50,7 @@ class _File(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     expires: str | int | float | None = None
     key: str | None = None
     in_doubt: InDoubt | None = None
+    priority: Priority | None = None
     tags: dict[str, Any] | None = None
 
 
@@ -58,6 +59,7 @@ _KEYS = {
     place: [field.encode_name for field in msgspec.structs.fields(struct)]
     for place, struct in (("", _File), ("attachments", Attachment))
 }
+_CHOICES = {"in_doubt": get_args(InDoubt), "priority": get_args(Priority)}
 _LETTER_KEYS = ("author", "to", "cc", "bcc", "subject", "text", "html", "attachments", "headers")
 
 
@@ -78,6 +80,7 @@ def read_structured(value: Any, circumstances: Circumstances) -> Job:
         expires=None if file.expires is None else _span(file.expires),
         key=None if file.key is None else _key(file.key),
         in_doubt=file.in_doubt or "retry",
+        priority=file.priority or "normal",
         tags=_tags(file.tags or {}),
     )
 
@@ -91,6 +94,8 @@ def _told(error: str) -> str:
         near = get_close_matches(unknown[1], _KEYS.get(path.partition("[")[0], _KEYS[""]), n=1)
         what = f"there is no key {shown(unknown[1])}: " + (f"did you mean {near[0]}?" if near else "remove it")
     hint = ": put it in quotes" if "Expected `str" in what and "got `" in what and "array" not in what else ""
+    if path in _CHOICES:
+        hint = f": write {' or '.join(_CHOICES[path])}"
     return f"{path}: {what}{hint}" if path else what
 
 

@@ -17,6 +17,7 @@ LETTER: Final[dict[str, Any]] = {
     "expires": "2d",
     "key": "order-17",
     "in_doubt": "hold",
+    "priority": "bulk",
     "tags": {"order": 17},
 }
 MESSAGE: Final[dict[str, Any]] = {
@@ -27,6 +28,7 @@ MESSAGE: Final[dict[str, Any]] = {
 }
 EML: Final = (
     b'X-Sender: shop@example.org\r\nX-Receiver: ann@a.example, "b b"@b.example\r\n'
+    b"Priority: non-urgent\r\n"
     b"Date: x\r\nFrom: =?utf-8?b?w5w=?= <shop@example.org>\r\nTo: team: ann@a.example (Ann), Bob <bob@b.example>;\r\n"
     b"Cc: \xfc@c.example\r\nBcc: eve@e.example,\r\n eva@e.example\r\nSubject: Gr\xc3\xbc\xc3\x9fe\r\n\r\n"
     b".\r\n..\r\nhi\r\n"
@@ -49,7 +51,8 @@ ODD_TEXTS: Final = [
     "9" * 500 + "d",
     "nan", "inf", "no", "~", "null", "0x10", "1_000", "12:30", "!!python/object/apply:os.system", "*a", "&a",
     "${HOME}",
-    "hold", "retry", "text/html", "multipart/mixed", "text/plain; charset=x\r\nX: y", "invoice.pdf", "x",
+    "hold", "retry", "high", "bulk",
+    "text/html", "multipart/mixed", "text/plain; charset=x\r\nX: y", "invoice.pdf", "x",
 ]  # fmt: skip
 PIECES: Final = [
     b"\r", b"\n", b"\r\n", b"\n.\n", b"\r\n.\r\n", b"\0", b"\x1b", b"\x7f", b"\x85", b"\xff", b"\xc3",
@@ -57,6 +60,7 @@ PIECES: Final = [
     b"[", b"]", b"{", b"}", b'"', b"\\", b"\\u0000", b"\\ud800", b"'", b":", b": ", b",", b"-", b"- ", b"? ",
     b"&a", b"*a", b"!", b"|\n", b">",
     b"%", b"@", b"`", b"#", b"---\n", b"...\n", b"<", b">", b"(", b")", b"From ", b"X-Sender:", b"X-Receiver: ",
+    b"\r\nPriority: urgent",
     b"Bcc:", b"\t", b" ",
     b"[" * 30, b"9" * 5000, b"1e999", b"NaN", b"-Infinity", b"null", b"2001-01-01", b"<<: ", b"=?utf-8?q?=0A?=",
 ]  # fmt: skip

@@ -91,6 +91,29 @@ def test_the_sender_is_the_first_that_is_given(read, fields, sender):
     assert read("a.eml", fields + b"To: t@t.example\n\nhi").sender == sender
 
 
+@pytest.mark.parametrize(
+    ("fields", "priority"),
+    [
+        (b"", "normal"),
+        (b"Priority: urgent\r\n", "high"),
+        (b"Priority: normal\r\n", "normal"),
+        (b"Priority: non-urgent\r\n", "bulk"),
+        (b"PRIORITY :\r\n\tUrgent \r\n", "high"),
+        (b"Priority: non-urgent\r\nPriority: urgent\r\n", "bulk"),
+        (b"Priority: at once\r\n", "normal"),
+        (b"Priority: \xff\r\n", "normal"),
+        (b"Priority:\r\n", "normal"),
+        (b"X-Priority: 1\r\nImportance: high\r\nPrecedence: bulk\r\n", "normal"),
+        (b"Subject: x\r\n\r\nPriority: urgent\r\n", "normal"),
+    ],
+)
+def test_the_priority_field_says_what_goes_first_and_stays(read, fields, priority):
+    """RFC 2156's, in its words; the first counts, another word means nothing, and no other field is asked."""
+    job = read("a.eml", TOP + fields + b"To: x@x.example\r\n\r\nhi\r\n")
+    assert job.priority == priority
+    assert job.content == ADDED + fields + b"To: x@x.example\r\n\r\nhi\r\n"
+
+
 def test_resent_fields_are_neither_read_nor_removed(read):
     """They tell of an earlier sending (RFC 5322, 3.6.6)."""
     text = (

@@ -48,6 +48,7 @@ def check(outcome: Job | JobError) -> None:
     assert outcome.expires is None or 0 < outcome.expires <= 10 * 366 * 86_400
     assert outcome.not_before is None or -1e11 < outcome.not_before < 253_402_300_800
     assert outcome.key is None or (0 < len(outcome.key) <= 255 and not CONTROL.search(outcome.key))
+    assert outcome.priority in ("high", "normal", "bulk")
     json.dumps(outcome.tags, allow_nan=False).encode()
 
 

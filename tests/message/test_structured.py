@@ -43,6 +43,7 @@ def test_the_contract_s_example_is_a_job(read):
         expires: 2d
         key: order-17
         in_doubt: hold
+        priority: bulk
         tags: {order: 17}
         """,
         files={"invoice.pdf": b"%PDF"},
@@ -50,6 +51,7 @@ def test_the_contract_s_example_is_a_job(read):
     assert job.sender == "shop@example.org"
     assert job.recipients == ("ann@example.net", "bob@example.com", "carl@example.net", "blind@example.net")
     assert (job.not_before, job.expires, job.key, job.in_doubt) == (1796112000.0, 172800.0, "order-17", "hold")
+    assert job.priority == "bulk"
     assert job.tags == {"order": 17}
     assert b"blind" not in job.content
     assert b"\r\nX-Order: 17\r\n" in job.content
@@ -127,7 +129,14 @@ def test_the_null_sender_can_be_given_in_both_forms(read, write, null):
         ({"key": ""}, "key: "),
         ({"key": "a" * 256}, "key: "),
         ({"key": "a\nb"}, "key: "),
-        ({"in_doubt": "drop"}, "in_doubt: "),
+        ({"in_doubt": "drop"}, "in_doubt: Invalid enum value 'drop': write retry or hold"),
+        ({"priority": "urgent"}, "priority: Invalid enum value 'urgent': write high or normal or bulk"),
+        ({"priority": "High"}, "priority: "),
+        ({"priority": ""}, "priority: "),
+        ({"priority": 1}, "priority: Expected `str | null`, got `int`: write high or normal or bulk"),
+        ({"priority": ["high"]}, "priority: "),
+        ({"prioritty": "high"}, "there is no key 'prioritty': did you mean priority?"),
+        ({"attachments": [{"path": "x", "priority": "high"}]}, "there is no key 'priority'"),
         ({"tags": [1]}, "tags: "),
         ({"recipients": ["a@b.example"]}, "recipients: "),
         ({"message": "x"}, "from: a job has this or a message, not both"),
@@ -158,6 +167,28 @@ def test_a_wrong_value_refuses_the_whole_job_and_names_its_key(write, change, wh
 def test_a_message_needs_its_envelope_and_must_be_one(write, change, why):
     """Neither is guessed from the other."""
     assert why in str(attempt(*write(MESSAGE | change)))
+
+
+@pytest.mark.parametrize("base", [LETTER, MESSAGE])
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [
+        ({}, "normal"),
+        ({"priority": None}, "normal"),
+        *(({"priority": each}, each) for each in ("high", "normal", "bulk")),
+    ],
+)
+def test_a_job_may_say_what_goes_first(read, write, base, given, meant):
+    """In both forms; who says nothing is normal."""
+    assert read(*write(base | given)).priority == meant
+
+
+def test_a_job_s_priority_is_its_key_and_no_field_of_its_message(read, write):
+    """What describes a job says it in one place."""
+    fields = {"headers": {"Priority": "urgent"}}
+    assert read(*write(LETTER | fields)).priority == "normal"
+    assert read(*write(LETTER | fields | {"priority": "bulk"})).priority == "bulk"
+    assert read(*write(MESSAGE | {"message": "Priority: urgent\n\nhi\n"})).priority == "normal"
 
 
 @pytest.mark.parametrize(
@@ -307,7 +338,7 @@ def test_a_hostile_file_of_two_megabytes_is_read_in_little_time(name, head, piec
     assert process_time() - start < 10
 
 
-MORE_KEYS = ["cc", "bcc", "html", "attachments", "headers", "not_before", "expires", "key", "tags", "x"]
+MORE_KEYS = ["cc", "bcc", "html", "attachments", "headers", "not_before", "expires", "key", "priority", "tags", "x"]
 KEYS = st.sampled_from([*LETTER, *MESSAGE, *MORE_KEYS])
 SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20)
 TEXTS = st.text(max_size=9)
