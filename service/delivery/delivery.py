@@ -10,12 +10,15 @@ import random
 from collections.abc import Callable, Iterable
 from typing import Any, Final
 
+import msgspec
+
 from config.settings import Settings
 from deferred.defer import CancelledError, Deferred, succeed
 from deferred.failure import Failure
 from deferred.interfaces import Reactor, TimerHandle
 from service.delivery import news, policy
 from service.delivery.attempt import Attempt, GivenUp
+from service.delivery.books import Books
 from service.delivery.connection import Connection
 from service.delivery.connector import Connector
 from service.delivery.content import ContentGone, ContentUnreadable, StoredContent
@@ -23,11 +26,12 @@ from service.delivery.policy import Plan
 from service.delivery.pool import Pool
 from service.delivery.receipt import Receipt
 from service.delivery.reports import Compose, Kind, Reports
-from service.delivery.routes import Router
+from service.delivery.routes import UNROUTED, Router, Site
 from service.delivery.scheduler import Scheduler
-from service.delivery.sites import SiteView
+from service.delivery.sites import Allowance, SiteView
 from service.delivery.tls import Contexts, Trust
 from service.journal import Journal
+from service.message.outcome import Outcome
 from service.queue.store import Claim, Settled, Settlement, Store, StoreFailed, Submission
 from service.smtp.errors import ConfirmationLost, HostFailure
 
@@ -47,6 +51,11 @@ Key = tuple[str, str]
 def _key(claim: Claim) -> Key:
     """What tells a claim from all others that are out."""
     return claim.id, claim.site
+
+
+def _identity(site: Site | None) -> Site | None:
+    """The site but for what it may be given, which says nothing of how it does."""
+    return site and msgspec.structs.replace(site, connections=None, rate=None)
 
 
 class Delivery:
@@ -72,12 +81,21 @@ class Delivery:
         self._journal = journal
         self._trust = trust
         self._settings = settings
+        self._books = Books(reactor, store)
         self._reports = Reports(store, journal, compose)
         self._router, contexts = self._tables(settings)
         self._sites = self._router.sites()
         self._pool: Pool[Connection] = Pool(settings.limits, settings.timeouts.idle)
         self._scheduler = Scheduler(
-            reactor, store, journal, self._pool, draw, settings.retry, self._deliver, self._asks_for_a_password
+            reactor,
+            store,
+            journal,
+            self._pool,
+            draw,
+            settings.retry,
+            self._deliver,
+            careful=self._asks_for_a_password,
+            allowance=self._allowance,
         )
         self._connector = Connector(
             reactor, journal, self._pool, contexts, settings, self._scheduler.freed, self._scheduler.introduced
@@ -91,6 +109,13 @@ class Delivery:
     def _asks_for_a_password(self, site: str) -> bool:
         return site in self._sites and self._sites[site].credentials is not None
 
+    def _allowance(self, name: str) -> Allowance:
+        site, limits = self._sites.get(name, UNROUTED), self._settings.limits
+        return Allowance(
+            limits.connections_per_site if site.connections is None else site.connections,
+            limits.rate_per_site if site.rate is None else site.rate,
+        )
+
     def _tables(self, settings: Settings) -> tuple[Router, Contexts]:
         """Everything that may be wrong with routes: built before anything old is given up."""
         router, contexts = Router(settings.routes), Contexts(self._trust)
@@ -102,7 +127,12 @@ class Delivery:
     # what the daemon asks for
 
     def start(self) -> None:
-        """Begin: messages that the routes now send elsewhere go there, then everything due is tried."""
+        """Begin: messages that the routes now send elsewhere go there, then everything due is tried. Raises
+        `StoreFailed`."""
+        self._scheduler.resume()
+        self._go_by_the_routes()
+
+    def _go_by_the_routes(self) -> None:
         self._reroute(self._router.fingerprint())
 
     def _reroute(self, fingerprint: str) -> None:
@@ -135,10 +165,12 @@ class Delivery:
         before, self._sites = self._sites, self._router.sites()
         self._settings = settings
         self._scheduler.retry = settings.retry
-        self._scheduler.start_over({name for name, site in self._sites.items() if before.get(name) != site})
+        self._scheduler.start_over(
+            {name for name, site in self._sites.items() if _identity(before.get(name)) != _identity(site)}
+        )
         self._pool.configure(settings.limits, settings.timeouts.idle)
         self._connector.configure(contexts, settings)
-        self.start()
+        self._go_by_the_routes()
 
     def site_of(self, address: str) -> str:
         """The name of the site that a checked address is routed to."""
@@ -179,21 +211,34 @@ class Delivery:
         )
         began = self._reactor.time()
         d: Deferred[Any] = attempt.start()
-        d.add_both(self._leave, claim)
+        d.add_both(self._leave, claim, began)
         d.add_callbacks(self._settle, self._postpone, claim, began)
         d.add_errback(self._keep_and_report, claim)
         d.add_both(self._done, claim)
 
-    def _leave(self, result: Any, claim: Claim) -> Any:
+    def _leave(self, result: Any, claim: Claim, began: float) -> Any:
         """The conversation is over, and its slot free, also while the outcome is still on its way to the disk."""
+        if isinstance(result, Receipt) and not any(map(policy.asks_for_less, result.outcomes)):
+            self._scheduler.served(claim.site, began)
         self._scheduler.leave(claim)
         return result
 
     def _settle(self, receipt: Receipt, claim: Claim, began: float) -> Deferred[None]:
         """A host has answered for every recipient."""
-        self._scheduler.served(claim.site, began)
-        retry, spread = self._settings.retry, self._scheduler.spread()
-        return self._write(claim, policy.after_receipt(claim, receipt.outcomes, retry, self._now(), spread))
+        retry, spread, at = self._settings.retry, self._scheduler.spread(), self._now()
+        slower = next((one for one in receipt.outcomes if policy.asks_for_less(one)), None)
+        if slower is None:
+            return self._write(claim, policy.after_receipt(claim, receipt.outcomes, retry, at, spread))
+        rest = self._slow_down(claim.site, slower, began)
+        return self._write(claim, policy.after_slowing_down(claim, receipt.outcomes, retry, at, rest))
+
+    def _slow_down(self, site: str, said: Outcome, began: float) -> float:
+        """The server has asked for less: that is between it and us, and no fault of the message. Returns the seconds
+        for which the message is not offered again."""
+        if self._scheduler.slow_down(site, began):
+            return self._settings.retry.site_rest.first
+        error = HostFailure(said.phase, said.text, code=said.code, enhanced=said.enhanced, host=said.host)
+        return self._scheduler.rest(site, error, began)
 
     def _postpone(self, failure: Failure, claim: Claim, began: float) -> Deferred[None]:
         """No host has answered for all: whose fault it was decides what becomes of the message."""
@@ -244,12 +289,12 @@ class Delivery:
 
     def _commit(self, reports: dict[Kind, Submission], claim: Claim, plan: Plan) -> Deferred[None]:
         self._decided.add(_key(claim))
-        d: Deferred[Any] = self._store.settle([plan.settlement(claim, self._now(), tuple(reports.values()))])
+        d: Deferred[Any] = self._books.settle(plan.settlement(claim, self._now(), tuple(reports.values())))
         return d.add_callback(self._settled, claim, plan, reports)
 
-    def _settled(self, done: list[Settled], claim: Claim, plan: Plan, reports: dict[Kind, Submission]) -> None:
-        news.tell(self._journal, claim, plan, done[0], tuple(reports))
-        for site in done[0].sites:
+    def _settled(self, done: Settled, claim: Claim, plan: Plan, reports: dict[Kind, Submission]) -> None:
+        news.tell(self._journal, claim, plan, done, tuple(reports))
+        for site in done.sites:
             if site != claim.site:
                 self._scheduler.wake(site)  # moved there by new routes: due now, perhaps
             elif plan.due is not None and not plan.hold:
@@ -276,7 +321,7 @@ class Delivery:
             return None
         at = self._now()
         held = Settlement(claim=claim, outcomes=(), at=at, attempts=claim.attempts + 1, due=at, hold=True, doubt=True)
-        kept: Deferred[Any] = self._store.settle([held])
+        kept: Deferred[Any] = self._books.settle(held)
         return kept.add_callbacks(lambda _: None, self._report, errback_args=("delivery",))
 
     def _settled_for_good(self, _: object, claim: Claim) -> None:

@@ -15,6 +15,7 @@ from config.settings import Retry, SiteRest
 from service.message.outcome import Outcome, Phase, State
 from service.queue.store import Claim, Settlement, Submission
 from service.smtp.errors import ConfirmationLost, HostFailure
+from service.smtp.slow_down import asks_to_slow_down
 
 EXPIRED: Final = "4.4.7"
 """Delivery time expired (RFC 3463)."""
@@ -92,6 +93,17 @@ def after_receipt(claim: Claim, outcomes: tuple[Outcome, ...], retry: Retry, at:
     """The server has answered for every recipient: those it put off wait for the next delay of the schedule."""
     attempts = claim.attempts + 1
     return _plan(claim, outcomes, retry, at, attempts=attempts, delay=next_delay(attempts, retry, spread))
+
+
+def asks_for_less(outcome: Outcome) -> bool:
+    """Whether the server put a recipient off because of us: we come too often, or with too much at once."""
+    return outcome.state is State.WAITING and asks_to_slow_down(outcome.code, outcome.enhanced, outcome.text)
+
+
+def after_slowing_down(claim: Claim, outcomes: tuple[Outcome, ...], retry: Retry, at: float, delay: float) -> Plan:
+    """The server has answered for every recipient, and asks for less: whom it put off waits `delay` seconds, and no
+    attempt is used up. The message's time goes on."""
+    return _plan(claim, outcomes, retry, at, attempts=claim.attempts, delay=delay)
 
 
 def after_host_failure(claim: Claim, error: HostFailure, retry: Retry, at: float, rest: float) -> Plan:

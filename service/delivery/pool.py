@@ -68,14 +68,14 @@ class Pool(Generic[C]):
         """Whether this site has neither a conversation nor a connection."""
         return site not in self._sites
 
-    def full_at(self, site: str) -> bool:
-        """Whether this site has all the conversations that any site may have."""
-        return self._used(site) >= self._limits.connections_per_site
+    def full_at(self, site: str, most: int) -> bool:
+        """Whether this site has all the conversations that it may have, `most` of them."""
+        return self._used(site) >= most
 
-    def room(self, site: str) -> int:
-        """How many conversations more this site may begin now."""
+    def room(self, site: str, most: int) -> int:
+        """How many conversations more this site may begin now, where it may have `most`."""
         used, free = self._used(site), self.free
-        own = min(self._limits.connections_per_site - used, free - self._reserve)
+        own = min(most - used, free - self._reserve)
         first = 1 if used == 0 and free > 0 else 0
         return max(own, first, 0)
 

@@ -22,7 +22,8 @@ class Site(msgspec.Struct, frozen=True, kw_only=True):
     """Where messages go next: the relays, tried in order, and how we meet them.
 
     Routes that lead to the same relays in the same way share one site, and with it connections, limits and rest.
-    `name` is for operators: the relays, and what else it takes to tell it from another.
+    `name` is for operators: the relays, and what else it takes to tell it from another. `connections` and `rate`
+    (messages a second) are its own limits; None: those of `limits`.
     """
 
     name: str
@@ -30,6 +31,8 @@ class Site(msgspec.Struct, frozen=True, kw_only=True):
     tls: Tls = "verify"
     credentials: Credentials | None = None
     ca_file: str | None = None
+    connections: int | None = None
+    rate: float | None = None
 
 
 UNROUTED: Final = Site(name="unrouted")
@@ -92,6 +95,8 @@ def _target(route: Route) -> Site:
         tls=route.tls,
         credentials=credentials,
         ca_file=route.ca_file,
+        connections=route.connections,
+        rate=route.rate,
     )
 
 

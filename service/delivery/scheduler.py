@@ -2,7 +2,10 @@
 
 The ring holds the sites that may have due work and may be given some; a turn goes round it once, and every site gets a
 fair share of what is free. A site leaves the ring when it has no due work (a timer brings it back), is full (the end of
-a conversation does) or rests (the end of the rest does).
+a conversation does), has used up its rate (the time of its next token does) or rests (the end of the rest does).
+
+What is begun comes from the site's stock: messages claimed ahead, as many as it is likely to begin in the next moment,
+so that a conversation's end needs no wait for the disk. A site that is slow has none in stock.
 """
 
 from __future__ import annotations
@@ -16,21 +19,23 @@ from config.settings import Retry
 from deferred.defer import Deferred
 from deferred.failure import Failure
 from deferred.interfaces import Reactor, TimerHandle
+from service.delivery.lookout import Lookout
+from service.delivery.pace import Concurrency, TokenBucket
 from service.delivery.pool import Pool
-from service.delivery.sites import SiteState, SiteView
+from service.delivery.sites import Allowance, SiteState, SiteView
 from service.journal import Journal
 from service.queue.store import Claim, Store, StoreFailed
 from service.smtp.errors import HostFailure
 
-_LOOK_AGAIN: Final = 60.0
-"""Seconds after which a site's next due time, and all sites' backlog, are looked up anew at the latest: timers
-stop while the machine sleeps, the store's time does not; what nobody told of is found; a clock's jump is noticed."""
-
-_SHORTEST: Final = 0.02
-"""Seconds until a site is looked at again whose work is due, yet was not claimed."""
-
 _STORE_PATIENCE: Final = 1.0
-"""Seconds between looks at a store that cannot commit, or cannot be looked at."""
+"""Seconds between looks at a store that cannot commit."""
+
+_AHEAD: Final = 0.1
+"""Seconds' worth of messages that a site has in stock."""
+
+_MOST_AHEAD: Final = 100
+_MOST_OCTETS: Final = 16 * 1024 * 1024
+"""Of content in the stocks of all sites: beyond, nothing is claimed ahead."""
 
 
 class Scheduler:
@@ -45,9 +50,11 @@ class Scheduler:
         draw: random.Random,
         retry: Retry,
         deliver: Callable[[Claim], object],
-        careful: Callable[[str], bool] = lambda _: False,
+        careful: Callable[[str], bool],
+        allowance: Callable[[str], Allowance],
     ) -> None:
-        """`careful(site)` tells whether one message is to find out first how a site does that nothing is known of."""
+        """`careful(site)` tells whether one message is to find out first how a site does that nothing is known of,
+        `allowance(site)` what it may be given."""
         self.retry = retry
         self._reactor = reactor
         self._store = store
@@ -56,25 +63,36 @@ class Scheduler:
         self._draw = draw
         self._deliver = deliver
         self._careful = careful
+        self._allowance = allowance
         self._sites: dict[str, SiteState] = {}
         self._ring: deque[SiteState] = deque()
         self._turn_due = False
         self._store_timer: TimerHandle | None = None
-        self._round: TimerHandle | None = None
+        self._lookout = Lookout(reactor, store, self._site, self._mark)
         self._stopped = False
 
     # what others tell
 
+    def resume(self) -> None:
+        """Go on with the rests that a former process noted. Raises `StoreFailed`."""
+        shift = self._store.now() - self._reactor.time()
+        for rest in self._store.rests():
+            state = self._site(rest.site)
+            left = state.resume(rest, shift) - self._reactor.time()
+            if left > self.retry.site_rest.longest * (1 + self.retry.jitter):  # the settings, or a clock, say otherwise
+                left = 0.0
+            state.rest_timer = self._reactor.call_later(max(0.0, left), self._wake_up, state)
+
     def wake(self, site: str | None = None) -> None:
         """There may be due work for a site, or (None) for any; from then on all are looked at again and again."""
         if site is None:
-            self._look_round()
+            self._lookout.look_round()
         else:
             self._mark(self._site(site))
 
     def expect(self, site: str, due: float) -> None:
         """A message of the site is due then, by the store's time."""
-        self._set_timer(self._site(site), due)
+        self._lookout.expect(self._site(site), due)
 
     def end_rest(self, site: str | None = None) -> None:
         """Let the site, or (None) every site, be tried now."""
@@ -85,6 +103,7 @@ class Scheduler:
         """The conversation for this claim has ended: there is room for another."""
         self._pool.leave(claim.site)
         state = self._site(claim.site)
+        state.ended += 1
         if state.probe == claim.id:
             state.probe = None
         self.freed(claim.site)
@@ -94,14 +113,14 @@ class Scheduler:
         state = self._site(site)
         if state.health == "up" and self._careful(site) and self._pool.unused_at(site):
             state.health = "probing"  # the next login is the first for a while: the password may have changed
-        if state.more:
-            self._mark(state)
+        self._get_ready(state)
         self._want_turn()
 
     def start_over(self, changed: Collection[str]) -> None:
         """The settings have changed, passwords perhaps: be careful again. The rest of a site that has `changed` itself
         is over, as what was wrong with it may be mended; nor does it matter any more how the old one does."""
         for state in self._sites.values():
+            state.allow(self._allowance(state.name))
             if state.name in changed:
                 self._cancel_rest(state)
                 state.renewed(self._reactor.time())
@@ -118,6 +137,10 @@ class Scheduler:
     def served(self, site: str, began: float) -> None:
         """A host of the site served an attempt that began at `began`."""
         state = self._site(site)
+        state.concurrency.succeeded(began, self._pool.busy_at(site))
+        if state.noted:
+            state.noted = False
+            self._store.forget_rest(site).add_errback(self._report)
         if state.served(began):
             self._cancel_rest(state)
             self._journal.tell("site_back", site=site)
@@ -128,9 +151,13 @@ class Scheduler:
         of its rest."""
         state = self._site(site)
         now = self._reactor.time()
+        state.concurrency.failed(began, now)
         length = state.rest(error, began, now, self.retry, self.spread())
         if length is not None:
             state.rest_timer = self._reactor.call_later(length, self._wake_up, state)
+            state.noted = True
+            self._store.note_rest(state.as_rest(self._store.now() - now)).add_errback(self._report)
+            self._give_back(state.stock.clear(), state)
             self._journal.tell(
                 "site_resting",
                 site=site,
@@ -141,6 +168,14 @@ class Scheduler:
                 delay=length,
             )
         return self.rest_left(site)
+
+    def slow_down(self, site: str, began: float) -> bool:
+        """The site served an attempt that began at `began`, but asks for less; False where it has the least already,
+        and is to be given a rest."""
+        state = self._site(site)
+        least = state.concurrency.limit == 1
+        state.concurrency.failed(began, self._reactor.time())
+        return not least
 
     def rest_left(self, site: str) -> float:
         """Seconds until the site's rest is over."""
@@ -160,13 +195,14 @@ class Scheduler:
         self._stopped = True
         self._ring.clear()
         for state in self._sites.values():
-            self._cancel_rest(state)
-            if state.timer is not None:
-                state.timer.cancel()
-                state.timer = None
-        for timer in (self._store_timer, self._round):
-            if timer is not None:
-                timer.cancel()
+            self._give_back(state.stock.clear(), state)
+            for timer in (state.rest_timer, state.pace_timer):
+                if timer is not None:
+                    timer.cancel()
+            state.rest_timer = state.pace_timer = None
+        self._lookout.stop(self._sites.values())
+        if self._store_timer is not None:
+            self._store_timer.cancel()
 
     def views(self) -> list[SiteView]:
         """The sites that are known of, by name."""
@@ -187,13 +223,21 @@ class Scheduler:
     def _site(self, name: str) -> SiteState:
         state = self._sites.get(name)
         if state is None:
-            state = self._sites[name] = SiteState(name, "probing" if self._careful(name) else "up")
+            allowance = self._allowance(name)
+            pace = TokenBucket(allowance.rate)
+            state = SiteState(name, Concurrency(allowance.connections), pace, allowance.rate)
+            state.health = "probing" if self._careful(name) else "up"
+            self._sites[name] = state
         return state
 
     def _mark(self, state: SiteState) -> None:
         """The site may have due work."""
         state.more = True
-        if not state.claiming and not state.ready and not self._stopped:
+        self._get_ready(state)
+
+    def _get_ready(self, state: SiteState) -> None:
+        """Let the next turn serve the site, if there may be anything for it."""
+        if (state.stock or (state.more and not state.claiming)) and not state.ready and not self._stopped:
             state.ready = True
             self._ring.append(state)
             self._want_turn()
@@ -223,51 +267,91 @@ class Scheduler:
         self._want_turn()
 
     def _serve(self, state: SiteState, share: int) -> None:
-        """Claim work for a site, at most its share of the slots that are free."""
+        """Begin what a site has in stock, in at most its share of the slots that are free, and claim more."""
         state.ready = False
-        if not state.takes_work or self._pool.full_at(state.name):
+        if not state.takes_work:
             return
-        number = min(self._pool.room(state.name), share if state.health == "up" else 1)
-        if number == 0:  # what is free is kept for others: any conversation's end may change that
-            state.ready = True
+        limit = state.concurrency.limit
+        room = min(self._pool.room(state.name, limit), share if state.health == "up" else 1)
+        if room == 0 and not self._pool.full_at(state.name, limit):
+            state.ready = True  # what is free is kept for others: any conversation's end may change that
             self._ring.append(state)
             return
-        for _ in range(number):
+        room -= self._begin(state, room)
+        if state.more and not state.claiming and not self._waits_for_its_pace(state):
+            self._claim(state, room)
+        if room == 0 and self._pool.room(state.name, limit):  # it has had its share of this turn
+            self._get_ready(state)
+
+    def _begin(self, state: SiteState, room: int) -> int:
+        """Begin up to so many messages of the stock; return how many."""
+        begun = 0
+        while begun < room and state.stock and not self._waits_for_its_pace(state):
+            state.pace.take(self._reactor.time())
+            claim = state.stock.take()
             self._pool.enter(state.name)
+            if state.health == "probing":
+                state.probe = claim.id
+            begun += 1
+            self._deliver(claim)
+        return begun
+
+    def _waits_for_its_pace(self, state: SiteState) -> bool:
+        """Whether the site's next message has to wait for its time; then it comes back by itself."""
+        if state.rate is None:
+            return False
+        now = self._reactor.time()
+        when = state.pace.when(now)
+        if when > now and state.pace_timer is None:
+            state.pace_timer = self._reactor.call_later(when - now, self._has_a_token, state)
+        return when > now
+
+    def _has_a_token(self, state: SiteState) -> None:
+        state.pace_timer = None
+        self._get_ready(state)
+
+    def _claim(self, state: SiteState, room: int) -> None:
+        """Ask the store for what there is room for, and for what will soon be wanted."""
+        ahead, stock = self._ahead(state), len(state.stock)
+        number = room + ahead - stock
+        if number <= 0 or (room == 0 and stock > ahead // 2):
+            return
         state.claiming, state.more = True, False
+        state.ended, state.asked_at = 0, self._reactor.time()
         d: Deferred[Any] = self._store.claim(state.name, number)
         d.add_callbacks(self._claimed, self._not_claimed, state, number)
         d.add_errback(self._report)
 
+    def _ahead(self, state: SiteState) -> int:
+        """How many messages the site will probably take in the next moment, as it has in the last."""
+        if state.health != "up" or state.rate is not None:
+            return 0
+        if sum(other.stock.octets for other in self._sites.values() if other.stock) > _MOST_OCTETS:
+            return 0
+        elapsed = max(self._reactor.time() - state.asked_at, 0.001)
+        return min(_MOST_AHEAD, int(state.ended / elapsed * _AHEAD))
+
     def _claimed(self, claims: list[Claim], state: SiteState, asked: int) -> None:
         state.claiming = False
-        for _ in range(asked - len(claims)):
-            self._pool.leave(state.name)
-        more = state.more or len(claims) == asked
+        if len(claims) == asked:
+            state.more = True
         taken = self._welcome(claims, state)
         self._give_back(claims[len(taken) :], state)
-        for claim in taken:
-            self._deliver(claim)
-        if more:
-            self._mark(state)
-        else:
-            self._look_ahead(state)
+        state.stock.add(taken)
+        if not state.more:
+            self._lookout.look_ahead(state)
+        self._get_ready(state)
         self._want_turn()
 
     def _welcome(self, claims: list[Claim], state: SiteState) -> list[Claim]:
         """Those of the claims that may still be tried: the end, or a site's rest, may have come before them."""
         if self._stopped or state.health == "resting":
             return []
-        if state.health == "probing" and claims:
-            state.probe = claims[0].id
-            return claims[:1]
-        return claims
+        return claims[:1] if state.health == "probing" else claims
 
     def _give_back(self, claims: list[Claim], state: SiteState) -> None:
         """The claims came too late."""
         if claims:
-            for _ in claims:
-                self._pool.leave(state.name)
             state.more = True
             self._store.unclaim(claims).add_callback(self._given_back).add_errback(self._report)
 
@@ -276,73 +360,13 @@ class Scheduler:
         for site in sites:
             self._mark(self._site(site))
 
-    def _not_claimed(self, failure: Failure, state: SiteState, asked: int) -> None:
+    def _not_claimed(self, failure: Failure, state: SiteState, _: int) -> None:
         """The store could not say: ask again in a while."""
         state.claiming = False
-        for _ in range(asked):
-            self._pool.leave(state.name)
-        self._look_later(state)
+        self._lookout.look_later(state)
         failure.trap(StoreFailed)
 
-    # time
-
-    def _look_ahead(self, state: SiteState) -> None:
-        """All that is due has been claimed: come back for what will be."""
-        try:
-            due = self._store.next_due(state.name)
-        except StoreFailed:
-            self._look_later(state)
-        else:
-            if due is not None:
-                self._set_timer(state, due)
-
-    def _look_later(self, state: SiteState) -> None:
-        """The store could not say."""
-        self._set_timer(state, self._store.now() + _STORE_PATIENCE)
-
-    def _look_round(self) -> None:
-        """Find the sites that have work due now, and those that will; come back for more."""
-        if self._round is not None:
-            self._round.cancel()
-            self._round = None
-        if self._stopped:
-            return
-        patience = _LOOK_AGAIN
-        self._store.now()  # which notices, even where nothing waits, what has become of the wall clock
-        try:
-            for backlog in self._store.backlog():
-                self._come_back(self._site(backlog.site), backlog.due)
-        except StoreFailed:
-            patience = _STORE_PATIENCE
-        self._round = self._reactor.call_later(patience, self._look_round)
-
-    def _come_back(self, state: SiteState, due: float) -> None:
-        """Its first message is due then: now, perhaps."""
-        if due <= self._store.now():
-            self._mark(state)
-        else:
-            self._set_timer(state, due)
-
-    def _set_timer(self, state: SiteState, due: float) -> None:
-        if self._stopped:
-            return
-        if state.timer is not None:
-            if state.timer_due <= due:
-                return
-            state.timer.cancel()
-        delay = min(max(due - self._store.now(), _SHORTEST), _LOOK_AGAIN)
-        state.timer_due = due
-        state.timer = self._reactor.call_later(delay, self._time_has_come, state)
-
-    def _time_has_come(self, state: SiteState) -> None:
-        state.timer = None
-        try:
-            due = self._store.next_due(state.name)
-        except StoreFailed:
-            self._look_later(state)
-        else:
-            if due is not None:
-                self._come_back(state, due)
+    # rests
 
     def _wake_up(self, state: SiteState) -> None:
         """The rest is over."""

@@ -1,18 +1,28 @@
-"""What is remembered of a site while the daemon runs: how it does, and whether there may be work for it."""
+"""What is remembered of a site: how it does, how fast it may be served, and whether there may be work for it."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import msgspec
 
 from config.settings import Retry
 from deferred.interfaces import TimerHandle
+from service.delivery.pace import Concurrency, TokenBucket
 from service.delivery.policy import rest_length
+from service.delivery.stock import Stock
+from service.queue.store import Rest
 from service.smtp.errors import HostFailure
 
 Health = Literal["up", "resting", "probing"]
+
+
+class Allowance(msgspec.Struct, frozen=True):
+    """What a site may be given: `connections` at once, and `rate` messages a second (None: any number)."""
+
+    connections: int
+    rate: float | None
 
 
 class SiteView(msgspec.Struct, frozen=True, kw_only=True):
@@ -36,6 +46,10 @@ class SiteState:
     """
 
     name: str
+    concurrency: Concurrency
+    pace: TokenBucket
+    rate: float | None = None
+    """Messages a second, at most: what `pace` keeps to."""
     health: Health = "up"
     failures: int = 0
     """Rests since the site last served."""
@@ -46,16 +60,30 @@ class SiteState:
     """When it last became another (its relays, its password): what began before says nothing of it."""
     rest_ends: float = 0.0
     last_error: str = ""
+    stock: Stock = field(default_factory=Stock)
+    """Claimed, and not begun yet."""
     ready: bool = False
     """Whether it stands in the scheduler's ring."""
     more: bool = False
     """Whether the store may have due work that was not claimed for want of room."""
     claiming: bool = False
+    ended: int = 0
+    """Conversations that have ended since the store was last asked for more, at `asked_at`."""
+    asked_at: float = float("-inf")
+    noted: bool = False
+    """Whether the store knows of its rest."""
     probe: str | None = None
     """The message that finds out whether the site is back; others may still hang there from before its rest."""
     timer: TimerHandle | None = None
     timer_due: float = 0.0
     rest_timer: TimerHandle | None = None
+    pace_timer: TimerHandle | None = None
+
+    def allow(self, allowance: Allowance) -> None:
+        """Go by this allowance from now on."""
+        self.concurrency.configure(allowance.connections)
+        self.pace.configure(allowance.rate)
+        self.rate = allowance.rate
 
     @property
     def takes_work(self) -> bool:
@@ -79,6 +107,26 @@ class SiteState:
         self.health = "resting"
         self.rested_at, self.rest_ends = now, now + length
         return length
+
+    def resume(self, rest: Rest, shift: float) -> float:
+        """Go on with a rest that a former process noted; return the seconds that are left of it. `shift` is what the
+        store's time has beyond ours."""
+        self.health = "resting"
+        self.failures, self.last_error, self.noted = rest.failures, rest.why, True
+        self.failing_since = rest.since - shift
+        self.rest_ends = rest.ends - shift
+        return max(0.0, self.rest_ends)
+
+    def as_rest(self, shift: float) -> Rest:
+        """The rest, as the store is to remember it."""
+        since = self.rested_at if self.failing_since is None else self.failing_since
+        return Rest(
+            site=self.name,
+            ends=self.rest_ends + shift,
+            failures=self.failures,
+            since=since + shift,
+            why=self.last_error,
+        )
 
     def end_rest(self) -> None:
         """The rest is over: let one message find out."""

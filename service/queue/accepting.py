@@ -15,7 +15,7 @@ import msgspec
 from service.queue.ids import id_text
 from service.queue.owing import Changed
 from service.queue.schema import PIECE
-from service.queue.store import Accepted, Source, Submission
+from service.queue.store import PRIORITIES, Accepted, Source, Submission
 
 KEY_KEPT = 7 * 86400.0
 """Seconds for which a key is remembered, from the first job's acceptance (README, Jobs)."""
@@ -61,8 +61,8 @@ def accept_job(
     ]
     connection.executemany("INSERT INTO recipient (job, position, address, site) VALUES (?, ?, ?, ?)", rows)
     connection.executemany(
-        "INSERT INTO delivery (job, site, due) VALUES (?, ?, ?)",
-        [(entry.id, site, begins) for site in dict.fromkeys(submission.sites)],
+        "INSERT INTO delivery (job, site, due, priority) VALUES (?, ?, ?, ?)",
+        [(entry.id, site, begins, PRIORITIES.index(job.priority)) for site in dict.fromkeys(submission.sites)],
     )
     if len(job.content) <= PIECE:
         connection.execute("INSERT INTO content VALUES (?, ?)", (entry.id, job.content))

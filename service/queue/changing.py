@@ -23,8 +23,9 @@ RECIPIENTS: Final = 500
 # Where part of the job goes to that site already they travel together: what an operator holds stays held (as soon as
 # it lands where it is in flight), and what has been tried more often counts.
 _MOVE: Final = """
-INSERT INTO delivery (job, site, state, due, attempts, doubts, warned)
-SELECT job, ?, state, iif(rested, min(due, ?), due), attempts, doubts, warned FROM delivery WHERE job = ? AND site = ?
+INSERT INTO delivery (job, site, state, due, attempts, doubts, warned, priority)
+SELECT job, ?, state, iif(rested, min(due, ?), due), attempts, doubts, warned, priority
+FROM delivery WHERE job = ? AND site = ?
 ON CONFLICT (job, site) DO UPDATE SET
     state = iif(state = 1, 1, max(state, excluded.state)),
     hold = hold OR state = 1 AND excluded.state = 2,

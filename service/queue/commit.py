@@ -8,9 +8,9 @@ Nobody is told of a result before the COMMIT that makes it durable, and all are 
 
 An operation that raises is undone alone, and its Deferred fails: the batch is rolled back and run again, each operation
 now in a savepoint, which would be a third of the cost of a small one if all had it always. When the store itself fails
-(the disk is full, an I/O error), the whole batch is rolled back, the connection is opened anew, and the same operations are run again after a
-while, for as long as it takes. A COMMIT that failed may all the same have reached the log, and come back: an operation
-run again is told so (`again`) and recognises what it did.
+(the disk is full, an I/O error), the whole batch is rolled back, the connection is opened anew, and the same operations
+are run again after a while, for as long as it takes. A COMMIT that failed may all the same have reached the log, and
+come back: an operation run again is told so (`again`) and recognises what it did.
 """
 
 from __future__ import annotations

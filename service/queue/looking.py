@@ -13,7 +13,7 @@ import msgspec
 
 from service.message.outcome import Phase, State
 from service.queue.ids import id_number, id_text
-from service.queue.store import Counts, JobState, JobView, RecipientView, SiteBacklog
+from service.queue.store import PRIORITIES, Counts, JobState, JobView, RecipientView, SiteBacklog
 
 _STATE: Final = {state.value: state for state in State}
 _PHASE: Final = {phase.value: phase for phase in Phase}
@@ -152,18 +152,23 @@ WITH RECURSIVE found(site) AS (
     UNION ALL
     SELECT (SELECT min(site) FROM delivery WHERE state = 0 AND site > found.site) FROM found WHERE site IS NOT NULL
 )
-SELECT site, (SELECT min(due) FROM delivery WHERE state = 0 AND site = found.site) FROM found WHERE site IS NOT NULL
+SELECT site,
+    (SELECT min(due) FROM delivery WHERE state = 0 AND site = found.site AND priority = 0),
+    (SELECT min(due) FROM delivery WHERE state = 0 AND site = found.site AND priority = 1),
+    (SELECT min(due) FROM delivery WHERE state = 0 AND site = found.site AND priority = 2)
+FROM found WHERE site IS NOT NULL
 """
 """From each site the index is searched for the next one: what waits at a site is skipped, however much it is."""
-FIRST_DUE: Final = "SELECT min(due) FROM delivery WHERE state = 0 AND site = ?"
+FIRST_DUE: Final = "SELECT min(due) FROM delivery WHERE state = 0 AND site = ? AND priority = ?"
 
 
 def backlog(connection: apsw.Connection) -> list[SiteBacklog]:
     """Each site with ready messages and when its first is due."""
-    return [SiteBacklog(site, due) for site, due in connection.execute(BACKLOG)]
+    rows: Iterable[Any] = connection.execute(BACKLOG)
+    return [SiteBacklog(site, min(due for due in dues if due is not None)) for site, *dues in rows]
 
 
 def next_due(connection: apsw.Connection, site: str) -> float | None:
     """When the first ready message of `site` is due."""
-    due: float | None = connection.execute(FIRST_DUE, (site,)).get
-    return due
+    dues = [connection.execute(FIRST_DUE, (site, priority)).get for priority in range(len(PRIORITIES))]
+    return min((due for due in dues if due is not None), default=None)

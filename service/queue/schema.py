@@ -10,13 +10,15 @@
     suspect    dropped files over which a daemon has died, while it read them
     owed       jobs whose result file does not yet show how they stand; owed_alias, aliases
     retried    sites that a command asked to be tried now
+    rest       sites whose hosts failed, and that have not served since (store.Rest)
     tally      how many jobs there are in each state, kept by triggers, so that nobody counts a million rows
     meta       single values: the routes' fingerprint, the last probe, what was seen of the clocks (calendar.Seen)
 
 All times are queue time (calendar), but for `not_before`, which is somebody's wall clock's.
 
-`delivery_open` serves everything the scheduler asks: what is due at a site (state, site, due), which sites there are
-(a skip-scan by site), and what a dead daemon had claimed (state). Nothing of it grows with a backlog elsewhere.
+`delivery_open` serves everything the scheduler asks: what is due at a site (state, site, priority, due), which sites
+there are (a skip-scan by site), and what a dead daemon had claimed (state). Nothing of it grows with a backlog
+elsewhere.
 """
 
 from __future__ import annotations
@@ -30,7 +32,7 @@ import apsw
 
 from service.queue.store import StoreFailed
 
-VERSION: Final = 2
+VERSION: Final = 3
 PIECE: Final = 256 * 1024
 """Octets of content in one row: content up to this size is one piece and travels with its claim."""
 
@@ -106,9 +108,10 @@ CREATE TABLE delivery (
     lease INTEGER NOT NULL DEFAULT 0,    -- which claim has it: a settlement counts only for the claim it answers
     dot TEXT,                            -- the host that the final dot may have gone to, until this is settled
     hold INTEGER NOT NULL DEFAULT 0,     -- to be held as soon as its claim ends
+    priority INTEGER NOT NULL DEFAULT 1, -- 0 high, 1 normal, 2 bulk
     PRIMARY KEY (job, site)
 ) STRICT, WITHOUT ROWID;
-CREATE INDEX delivery_open ON delivery (state, site, due);
+CREATE INDEX delivery_open ON delivery (state, site, priority, due);
 
 CREATE TABLE content (job INTEGER PRIMARY KEY, data BLOB NOT NULL) STRICT;
 CREATE TABLE piece (
@@ -130,6 +133,9 @@ CREATE TABLE owed_alias (
     job INTEGER NOT NULL, result TEXT NOT NULL, version INTEGER NOT NULL, PRIMARY KEY (job, result)
 ) STRICT, WITHOUT ROWID;
 CREATE TABLE retried (site TEXT PRIMARY KEY) STRICT, WITHOUT ROWID;
+CREATE TABLE rest (
+    site TEXT PRIMARY KEY, ends REAL NOT NULL, failures INTEGER NOT NULL, since REAL NOT NULL, why TEXT NOT NULL
+) STRICT, WITHOUT ROWID;
 """
 
 FAULTS: Final = (

@@ -9,7 +9,7 @@ import apsw
 
 from service.message.outcome import Outcome, State
 from service.queue.ids import id_number, id_text
-from service.queue.store import Claim, JobState, Settlement
+from service.queue.store import PRIORITIES, Claim, JobState, Settlement
 
 REMOVED: Final = "removed from the queue by the operator"
 """What a recipient shows whose job was removed."""
@@ -20,11 +20,12 @@ _FEW: Final = 4  # so many addresses are looked up one by one, more by a map of 
 _MESSAGES: Final = """
 SELECT d.job, j.name, d.site, j.sender, d.attempts, j.accepted_at, j.expires_at, d.warned, j.in_doubt, j.size,
        j.eight_bit, j.pieces, c.data, d.doubts, j.begins_at,
-       (SELECT count(*) FROM recipient r WHERE r.job = d.job)
+       (SELECT count(*) FROM recipient r WHERE r.job = d.job), d.priority
 FROM delivery d JOIN job j ON j.id = d.job LEFT JOIN content c ON c.job = d.job
 """
-_DUE: Final = _MESSAGES + "WHERE d.state = 0 AND d.site = ? AND d.due <= ? ORDER BY d.due LIMIT ?"
-_LEASED: Final = _MESSAGES + "WHERE d.state = 1 AND d.site = ? AND d.lease = ? ORDER BY d.due LIMIT ?"
+_DUE: Final = _MESSAGES + "WHERE d.state = 0 AND d.site = ? AND d.priority = ? AND d.due <= ? ORDER BY d.due LIMIT ?"
+_LEASED: Final = _MESSAGES + "WHERE d.state = 1 AND d.site = ? AND d.lease = ? ORDER BY d.priority, d.due LIMIT ?"
+_IN_ORDER: Final = tuple(range(len(PRIORITIES)))
 _WAITING: Final = "SELECT address FROM recipient WHERE job = ? AND site = ? AND state = 'waiting'"  # by position
 _SET_OUTCOME: Final = """
 UPDATE recipient SET state = ?, code = ?, enhanced = ?, text = ?, host = ?, phase = ?, at = ?
@@ -37,30 +38,38 @@ UPDATE job SET state = ?, attempts = max(attempts, ?), finished_at = ?, deaths =
 
 
 def claim_due(
-    connection: apsw.Connection, site: str, limit: int, now: float, lease: int, again: bool = False
+    connection: apsw.Connection, site: str, limit: int, now: float, lease: int, again: bool = False, *, last: int = 0
 ) -> list[Claim]:
     """Mark up to `limit` messages of `site` that are due as claimed by `lease`; return them with their content.
 
-    `again`: an earlier try failed at COMMIT; what came back with the log is ours already.
+    `last` of them are taken from the lowest priority up, before the others are from the highest down. `again`: an
+    earlier try failed at COMMIT; what came back with the log is ours already.
     """
     if again:
-        claims = _claims(connection, _LEASED, (site, lease, limit), lease)
+        claims = _claims(connection, _LEASED, (site, lease, limit), lease, _CLAIM_OCTETS)
         if claims:
             return claims
-    claims = _claims(connection, _DUE, (site, now, limit), lease)
-    connection.executemany(
-        "UPDATE delivery SET state = 1, lease = ? WHERE job = ? AND site = ?",
-        [(lease, id_number(claim.id), site) for claim in claims],
-    )
+    claims = []
+    room = _CLAIM_OCTETS
+    for most, order in ((last, reversed(_IN_ORDER)), (limit, _IN_ORDER)):
+        for priority in order:
+            if len(claims) < most and room > 0:
+                more = _claims(connection, _DUE, (site, priority, now, most - len(claims)), lease, room)
+                connection.executemany(
+                    "UPDATE delivery SET state = 1, lease = ? WHERE job = ? AND site = ?",
+                    [(lease, id_number(claim.id), site) for claim in more],
+                )
+                claims += more
+                room -= sum(len(claim.content) for claim in more if claim.content is not None)
     return claims
 
 
-def _claims(connection: apsw.Connection, query: str, bindings: tuple[Any, ...], lease: int) -> list[Claim]:
+def _claims(connection: apsw.Connection, query: str, bindings: tuple[Any, ...], lease: int, room: int) -> list[Claim]:
+    """Claims for the rows that the query finds, one at least, as far as their contents fit into `room` octets."""
     claims: list[Claim] = []
-    carried = 0
     for row in connection.execute(query, bindings):
-        carried += 0 if row[12] is None else row[9]
-        if claims and carried > _CLAIM_OCTETS:
+        room -= 0 if row[12] is None else row[9]
+        if claims and room < 0:
             break
         recipients = tuple([address for (address,) in connection.execute(_WAITING, (row[0], row[2]))])
         claims.append(_claim_of(row, recipients, lease))
@@ -270,4 +279,5 @@ def _claim_of(row: tuple[Any, ...], recipients: tuple[str, ...], lease: int) -> 
         doubts=row[13],
         begins_at=row[14],
         whole=row[15] == len(recipients),
+        priority=PRIORITIES[row[16]],
     )

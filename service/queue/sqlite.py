@@ -23,10 +23,12 @@ from service.queue.aftermath import NOTHING, Aftermath, AtWork, sort_out
 from service.queue.calendar import BootClock, Calendar
 from service.queue.commit import GroupCommit
 from service.queue.damage import as_store_failed, note_damage
-from service.queue.ids import Ids, id_number, id_text
+from service.queue.ids import Ids, id_number
 from service.queue.owing import Changed, OwedResult, ResultPolicy
+from service.queue.rests import forget_rest, note_rest, read_rests
 from service.queue.schema import FAULTS, open_reader
-from service.queue.settling import came_back, claim_due, mark_dot, settle_all, sites_now, unclaim
+from service.queue.settlements import OPEN, Settle
+from service.queue.settling import claim_due, mark_dot, sites_now, unclaim
 from service.queue.staging import HEAVY, Staging
 from service.queue.store import (
     Accepted,
@@ -35,6 +37,7 @@ from service.queue.store import (
     Counts,
     JobState,
     JobView,
+    Rest,
     Settled,
     Settlement,
     SiteBacklog,
@@ -48,8 +51,8 @@ T = TypeVar("T")
 
 DATABASE: Final = "queue.db"
 _LOOK_TIMEOUT: Final = 0.05  # a look waits only while another process recovers the log
-_OPEN: Final = ("queued", "held")
 _ALL_LEASES: Final = 1 << 63
+_ONE_IN: Final = 10  # messages is handed out to those who would be last
 
 
 class SQLiteStore:
@@ -93,6 +96,7 @@ class SQLiteStore:
         self._site_of: Callable[[str], str] = lambda address: address
         self._rerouted = 0  # claims with an older lease were made by former routes
         self._pass = 0  # the number of the latest reroute
+        self._asked_for: dict[str, int] = {}  # messages of each site, so far
         self._staging = Staging(self._commit)
         self.aftermath: Aftermath = self._commit.now(lambda connection: self._take_back(connection, before))
         self._timekeeper.start()
@@ -152,11 +156,14 @@ class SQLiteStore:
     # Handing out and settling
 
     def claim(self, site: str, limit: int) -> Deferred[list[Claim]]:
-        """Lease up to `limit` messages of `site` that are due, those due first; fewer where they are large."""
+        """Lease up to `limit` messages of `site` that are due, by priority and time; fewer where they are large."""
         lease = self._ids.mint()
+        before = self._asked_for.get(site, 0)
+        self._asked_for[site] = before + limit
+        last = (before + limit) // _ONE_IN - before // _ONE_IN
 
         def run(connection: apsw.Connection, again: bool) -> list[Claim]:
-            return claim_due(connection, site, limit, self._timekeeper.due_by(), lease, again)
+            return claim_due(connection, site, limit, self._timekeeper.due_by(), lease, again, last=last)
 
         # mostly there are fewer, and time bounds the batch as well
         return self._commit.submit(run, cost=1 + limit // 10)
@@ -187,35 +194,10 @@ class SQLiteStore:
     def settle(self, settlements: Sequence[Settlement]) -> Deferred[list[Settled]]:
         """Write what became of these claims; fire, when that is durable, with how each left its job."""
         batch = [(one, [self._entry(report) for report in one.reports]) for one in settlements]
-
-        tried: list[JobState | None] = [None] * len(batch)
+        settle = Settle(batch, self._land, self._sites_now)
 
         def run(connection: apsw.Connection, again: bool) -> tuple[list[Settled], Sequence[Changed]]:
-            states: list[JobState | None] = []
-            changed: list[Changed] = []
-            found = settle_all(connection, settlements)
-            for (settlement, reports), before, state in zip(batch, tried, found, strict=True):
-                # Known already where a COMMIT that failed has come back: then what was found at that try holds.
-                stands = came_back(connection, settlement.claim, before) if state is None and again else state
-                states.append(stands)
-                if stands is None:
-                    continue
-                job = id_number(settlement.claim.id)
-                assert job is not None
-                changed.append((job, stands not in _OPEN))
-                if state is not None:
-                    self._land(connection, settlement.claim, state)
-                    for entry in reports:
-                        accept_job(connection, entry)
-            tried[:] = states
-            settled = [
-                Settled(
-                    state,
-                    tuple(id_text(entry.id) for entry in reports) if state else (),
-                    tuple(self._sites_now(connection, one.claim)) if state in _OPEN else (),
-                )
-                for state, (one, reports) in zip(states, batch, strict=True)
-            ]
+            settled, changed = settle(connection, again)
             return settled, self._owe(connection, changed)
 
         def tell(done: tuple[list[Settled], Sequence[Changed]]) -> list[Settled]:
@@ -239,9 +221,21 @@ class SQLiteStore:
 
         return self._commit.submit(run, cost=len(given), last=True)
 
+    def rests(self) -> list[Rest]:
+        """The sites whose hosts had failed when that was last noted, and that have not served since."""
+        return self._looked(read_rests)
+
+    def note_rest(self, rest: Rest) -> Deferred[None]:
+        """Remember that a site rests, across restarts."""
+        return self._commit.submit(lambda connection, _: note_rest(connection, rest))
+
+    def forget_rest(self, site: str) -> Deferred[None]:
+        """The site serves."""
+        return self._commit.submit(lambda connection, _: forget_rest(connection, site))
+
     def _land(self, connection: apsw.Connection, claim: Claim, state: JobState = "queued") -> None:
         """Move what is left of a claim that former routes made."""
-        if claim.lease < self._rerouted and state in _OPEN:
+        if claim.lease < self._rerouted and state in OPEN:
             changing.reroute_job(connection, id_number(claim.id), self._site_of, self.now())
 
     def _sites_now(self, connection: apsw.Connection, claim: Claim) -> Sequence[str]:

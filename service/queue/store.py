@@ -11,13 +11,16 @@ wall time: a job's `not_before`, and the texts in views.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Literal, Protocol
+from typing import Any, Final, Literal, Protocol
 
 import msgspec
 
 from deferred.defer import Deferred
-from service.message.job import InDoubt, Job
+from service.message.job import InDoubt, Job, Priority
 from service.message.outcome import Outcome, Phase, State
+
+PRIORITIES: Final[tuple[Priority, ...]] = ("high", "normal", "bulk")
+"""In the order in which messages of one site are handed out."""
 
 JobState = Literal["queued", "held", "delivered", "failed", "partly"]
 Change = Literal["retry", "hold", "release", "remove"]
@@ -86,6 +89,7 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True):
     pieces: int
     content: bytes | None
     whole: bool = False
+    priority: Priority = "normal"
 
 
 class Settlement(msgspec.Struct, frozen=True, kw_only=True):
@@ -118,6 +122,17 @@ class Settled(msgspec.Struct, frozen=True):
     state: JobState | None
     reports: tuple[str, ...] = ()
     sites: tuple[str, ...] = ()
+
+
+class Rest(msgspec.Struct, frozen=True, kw_only=True):
+    """A site that rests because its hosts failed: until when, after how many failures in a row, since when the first
+    of them, and how the last is told."""
+
+    site: str
+    ends: float
+    failures: int
+    since: float
+    why: str
 
 
 class RecipientView(msgspec.Struct, frozen=True, kw_only=True):
@@ -176,7 +191,8 @@ class Store(Protocol):
         """Take these jobs, all or none; fire when they are durable."""
 
     def claim(self, site: str, limit: int) -> Deferred[list[Claim]]:
-        """Lease up to `limit` messages of `site` that are due, those due first."""
+        """Lease up to `limit` messages of `site` that are due: by priority, those due first; but one in ten goes to
+        those who would otherwise be last, so that none waits for ever."""
 
     def backlog(self) -> list[SiteBacklog]:
         """Each site with unclaimed, unheld work, and when its first is due; at a cost by sites, not by messages.
@@ -184,6 +200,15 @@ class Store(Protocol):
 
     def next_due(self, site: str) -> float | None:
         """When the first unclaimed, unheld message of `site` is due; None where there is none. Raises `StoreFailed`."""
+
+    def rests(self) -> list[Rest]:
+        """The sites whose hosts had failed when that was last noted, and that have not served since."""
+
+    def note_rest(self, rest: Rest) -> Deferred[None]:
+        """Remember that a site rests, across restarts."""
+
+    def forget_rest(self, site: str) -> Deferred[None]:
+        """The site serves."""
 
     def read(self, claim: Claim, piece: int) -> Deferred[bytes]:
         """The content's piece number `piece`, from 0."""

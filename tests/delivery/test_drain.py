@@ -17,6 +17,7 @@ def drained(room: Room, timeout: float = 25.0) -> list[float]:
     ends: list[float] = []
     began = room.now
     room.delivery.drain(timeout).add_callback(lambda _: ends.append(room.now - began))
+    room.advance(0.0)
     return ends
 
 

@@ -6,44 +6,44 @@ from config.settings import Limits
 from service.delivery.pool import Pool
 
 
-def pool(total: int = 500, site: int = 20, messages: int = 100, idle: float = 10.0) -> Pool[str]:
-    limits = Limits(connections=total, connections_per_site=site, messages_per_connection=messages)
+def pool(total: int = 500, messages: int = 100, idle: float = 10.0) -> Pool[str]:
+    limits = Limits(connections=total, messages_per_connection=messages)
     return Pool(limits, idle)
 
 
 def test_a_site_has_room_up_to_its_limit() -> None:
     """Each slot taken is one less, each given back one more."""
-    slots = pool(site=3)
-    assert slots.room("a") == 3
+    slots = pool()
+    assert slots.room("a", 3) == 3
     slots.enter("a")
     slots.enter("a")
-    assert slots.room("a") == 1
+    assert slots.room("a", 3) == 1
     slots.enter("a")
-    assert (slots.room("a"), slots.full_at("a")) == (0, True)
+    assert (slots.room("a", 3), slots.full_at("a", 3)) == (0, True)
     slots.leave("a")
-    assert (slots.room("a"), slots.full_at("a")) == (1, False)
+    assert (slots.room("a", 3), slots.full_at("a", 3)) == (1, False)
 
 
 def test_a_part_of_the_limit_is_kept_for_sites_that_have_none() -> None:
     """Busy sites cannot take the last tenth; a new one gets a first slot out of it."""
-    slots = pool(total=20, site=100)
-    assert slots.room("a") == 18
+    slots = pool(total=20)
+    assert slots.room("a", 100) == 18
     for _ in range(18):
         slots.enter("a")
-    assert slots.room("a") == 0
-    assert slots.room("b") == 1
+    assert slots.room("a", 100) == 0
+    assert slots.room("b", 100) == 1
     slots.enter("b")
-    assert slots.room("b") == 0
+    assert slots.room("b", 100) == 0
     slots.enter("c")
-    assert (slots.free, slots.room("d")) == (0, 0)
+    assert (slots.free, slots.room("d", 100)) == (0, 0)
 
 
 def test_a_limit_of_one_still_delivers() -> None:
     """With one connection in all there is nothing to keep back."""
     slots = pool(total=1)
-    assert slots.room("a") == 1
+    assert slots.room("a", 20) == 1
     slots.enter("a")
-    assert slots.room("b") == 0
+    assert slots.room("b", 20) == 0
 
 
 def test_a_kept_connection_is_taken_by_its_site_alone() -> None:
@@ -106,13 +106,13 @@ def test_a_lost_connection_is_forgotten() -> None:
 
 def test_a_connection_that_is_closing_counts_until_it_is_gone() -> None:
     """The server still has it."""
-    slots = pool(total=2, site=1)
+    slots = pool(total=2)
     slots.enter("a")
     slots.retire("a", "worn")
     slots.leave("a")
-    assert (slots.full_at("a"), slots.room("a"), slots.free) == (True, 0, 1)
+    assert (slots.full_at("a", 1), slots.room("a", 1), slots.free) == (True, 0, 1)
     slots.gone("worn")
-    assert (slots.full_at("a"), slots.room("a"), slots.free) == (False, 1, 2)
+    assert (slots.full_at("a", 1), slots.room("a", 1), slots.free) == (False, 1, 2)
 
 
 def test_emptying_closes_all_that_is_kept() -> None:

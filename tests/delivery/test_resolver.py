@@ -11,6 +11,7 @@ from config.settings import Relay, Route
 from deferred.defer import Deferred
 from deferred.interfaces import Address
 from deferred.testing import MemoryReactor
+from service.delivery.pace import START
 from service.delivery.resolver import Resolver
 from service.message.outcome import State
 from tests.delivery.room import PORT, Room, many
@@ -109,7 +110,7 @@ def test_many_messages_for_a_slow_name_take_one_look_up(room: Room, names: Names
     room.configured(routes=(Route(domains=("*",), relay=(relay,), tls="none"),))
     many(room, 15)
     room.advance(1.0)
-    assert (room.delivery.in_flight, len(names.asked)) == (15, 1)
+    assert (room.delivery.in_flight, len(names.asked)) == (START, 1)
     names.asked[0][1].callback([("192.0.2.1", PORT)])
     room.advance(1.0)
     assert {room.outcome(f"user{count}@b.example", f"j{count + 1}").state for count in range(15)} == {State.DELIVERED}

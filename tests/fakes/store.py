@@ -12,6 +12,7 @@ from deferred.defer import Deferred, fail, succeed
 from deferred.interfaces import TimeSource
 from service.message.outcome import Outcome, State
 from service.queue.store import (
+    PRIORITIES,
     Accepted,
     Change,
     Claim,
@@ -19,6 +20,7 @@ from service.queue.store import (
     JobState,
     JobView,
     RecipientView,
+    Rest,
     Settled,
     Settlement,
     SiteBacklog,
@@ -75,6 +77,7 @@ class MemoryStore:
         self.deliveries: dict[int, Delivery] = {}
         self.settled: list[Settlement] = []
         self.unclaimed: list[Claim] = []
+        self.resting: dict[str, Rest] = {}
         self.marked: list[tuple[str, str]] = []
         self.reports: list[Submission] = []
         self._clock = clock
@@ -94,6 +97,15 @@ class MemoryStore:
         d: Deferred[object] = Deferred()
         self._waiting.append((operation, d))
         return d
+
+    def rests(self) -> list[Rest]:
+        return list(self.resting.values())
+
+    def note_rest(self, rest: Rest) -> Deferred[None]:
+        return self._commit(lambda: self.resting.update({rest.site: rest}))
+
+    def forget_rest(self, site: str) -> Deferred[None]:
+        return self._commit(lambda: self.resting.pop(site, None) and None)
 
     def now(self) -> float:
         return self._clock.wall_time()
@@ -120,7 +132,8 @@ class MemoryStore:
     def _claim(self, site: str, limit: int) -> list[Claim]:
         now = self.now()
         due = [d for d in self.deliveries.values() if d.site == site and d.open and not d.claimed and d.due <= now]
-        chosen = sorted(due, key=lambda delivery: delivery.due)[:limit]
+        by_priority = [(PRIORITIES.index(d.entry.submission.job.priority), d.due, d.number, d) for d in due]
+        chosen = [delivery for *_, delivery in sorted(by_priority)[:limit]]
         self._lease += 1  # shared by all that are claimed together, as the real stores do it
         for delivery in chosen:
             delivery.claimed = True
@@ -148,6 +161,7 @@ class MemoryStore:
             eight_bit=not job.content.isascii(),
             pieces=pieces,
             content=job.content if pieces == 1 else None,
+            priority=job.priority,
         )
 
     def backlog(self) -> list[SiteBacklog]:

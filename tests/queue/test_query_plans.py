@@ -10,11 +10,11 @@ from service.queue import looking, settling
 @pytest.mark.parametrize(
     ("query", "bindings"),
     [
-        (settling._DUE, ("s", 1.0, 9)),
+        (settling._DUE, ("s", 1, 1.0, 9)),
         (settling._LEASED, ("s", 1, 9)),
         (settling._WAITING, (1, "s")),
         (settling._STANDS, (1, "s", 1)),
-        (looking.FIRST_DUE, ("s",)),
+        (looking.FIRST_DUE, ("s", 1)),
         (looking._OF_STATE, ("queued", 9)),
         ("SELECT id FROM job WHERE inode = ? AND mtime_ns = ? AND octets = ? AND file = ?", (1, 2, 3, "f")),
         ("SELECT id FROM job WHERE key = ?", ("k",)),

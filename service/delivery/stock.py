@@ -1,0 +1,60 @@
+"""Messages of one site that are claimed and not begun yet, so that the next is at hand when a conversation ends.
+
+There are few of them, a moment's work: what is claimed can no longer be overtaken by the queue, and would count as
+perhaps sent if the daemon died.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+from typing import Final
+
+from service.queue.store import PRIORITIES, Claim
+
+_ONE_IN: Final = 10  # goes to who has waited longest, whatever its priority
+
+
+class Stock:
+    """A queue for each priority."""
+
+    __slots__ = ("_queues", "_taken", "octets")
+
+    def __init__(self) -> None:
+        self._queues: tuple[deque[Claim], ...] = tuple(deque() for _ in PRIORITIES)
+        self._taken = 0
+        self.octets = 0
+        """Of content that is in memory."""
+
+    def __len__(self) -> int:
+        return sum(map(len, self._queues))
+
+    def add(self, claims: Iterable[Claim]) -> None:
+        """Put these behind those of their priority."""
+        for claim in claims:
+            self._queues[PRIORITIES.index(claim.priority)].append(claim)
+            self.octets += _octets(claim)
+
+    def take(self) -> Claim:
+        """The next one: of the highest priority, and now and then the one that was claimed first. Raises `IndexError`
+        where there is none."""
+        self._taken += 1
+        waiting = [queue for queue in self._queues if queue]
+        if not waiting:
+            raise IndexError("nothing is in stock")
+        queue = min(waiting, key=lambda queue: queue[0].lease) if self._taken % _ONE_IN == 0 else waiting[0]
+        claim = queue.popleft()
+        self.octets -= _octets(claim)
+        return claim
+
+    def clear(self) -> list[Claim]:
+        """Take all of them."""
+        claims = [claim for queue in self._queues for claim in queue]
+        for queue in self._queues:
+            queue.clear()
+        self.octets = 0
+        return claims
+
+
+def _octets(claim: Claim) -> int:
+    return 0 if claim.content is None else len(claim.content)
