@@ -45,9 +45,8 @@ def auth(mechanism: str, initial: str | None = None) -> bytes:
 
 
 def _with_path(verb: str, address: str, parameters: Iterable[str]) -> bytes:
-    words = [f"{verb}<{checked_path(address)}>"]
-    words += (_word("parameter", parameter) for parameter in parameters)
-    return (" ".join(words) + "\r\n").encode("utf-8")
+    words = "".join([f" {_word('parameter', parameter)}" for parameter in parameters])
+    return f"{verb}<{checked_path(address)}>{words}\r\n".encode()
 
 
 def checked_path(address: str) -> str:

@@ -17,6 +17,7 @@ TEXT_LIMIT: Final = 1000
 """Characters of a text that is kept."""
 
 _SHOWN_LIMIT: Final = 60
+_SINGLE = re.compile(rb"([2-5][0-9][0-9]) ([^\n]*)\n")
 _LINE = re.compile(rb"([2-5][0-9][0-9])(?:([ -])(.*))?", re.DOTALL)
 _ENHANCED = re.compile(rb"([245]\.[0-9]{1,3}\.[0-9]{1,3})(?: +|$)")
 _UNSAFE = re.compile(r"[^ -~]")
@@ -62,10 +63,16 @@ class Reply(msgspec.Struct, frozen=True):
     @property
     def text(self) -> str:
         """What was said, without codes, on one line, escaped and capped."""
-        status = self.enhanced.encode("ascii")
-        if not status:
-            return clean_text(b" ".join(self.lines))
-        return clean_text(b" ".join(line.removeprefix(status).strip(b" ") for line in self.lines))
+        return self.said[1]
+
+    @property
+    def said(self) -> tuple[str, str]:
+        """`enhanced` and `text`."""
+        enhanced = self.enhanced
+        if not enhanced:
+            return "", clean_text(b" ".join(self.lines))
+        status = enhanced.encode("ascii")
+        return enhanced, clean_text(b" ".join([line.removeprefix(status).strip(b" ") for line in self.lines]))
 
 
 class ReplyReader:
@@ -102,6 +109,13 @@ class ReplyReader:
 
         After an error the reader is of no use any more.
         """
+        if not self._lines and not self._searched:
+            # nearly every reply is one line that came in one piece
+            single = _SINGLE.match(self._buffer)
+            if single is not None and single.end() <= LINE_LIMIT:
+                code, text = single.groups()
+                del self._buffer[: single.end()]
+                return Reply(int(code), (text.removesuffix(b"\r"),))
         while True:
             end = self._buffer.find(b"\n", self._searched, LINE_LIMIT)
             if end < 0:
