@@ -47,9 +47,16 @@ class BrokenAnswer(HostFailure):
     """The server does not speak SMTP, or not in step: nothing it says from here on can be believed."""
 
 
+class ChunkingRefused(BrokenAnswer):
+    """The server offers CHUNKING and knows no BDAT: nothing was delivered; connect anew, with `chunking` off.
+
+    It has read the content as commands, perhaps, so there is no falling back to DATA on this connection.
+    """
+
+
 class ConfirmationLost(HostFailure):
-    """The server vanished after our final dot: it may have the message, and a retry may duplicate it."""
+    """The server vanished after our final dot or last chunk: it may have the message, a retry may duplicate it."""
 
 
 class BrokenConfirmation(BrokenAnswer, ConfirmationLost):
-    """What answered our final dot was no answer to it: the server may have the message all the same."""
+    """What came instead of the answer to our final dot or last chunk was no answer: it may have the message."""

@@ -1,4 +1,4 @@
-"""What a session tells its driver. The order is
+"""What a session tells its driver. The order is, for each envelope,
 
     [StartTLS] Ready [[BodyWanted] Finished]* [Failed]
 
@@ -22,7 +22,11 @@ class StartTLS(msgspec.Struct, frozen=True):
 
 
 class BodyWanted(msgspec.Struct, frozen=True):
-    """The server said 354 to the oldest open envelope: give its content by `send_body`."""
+    """Give the content of the newest envelope by `send_body`: the server said 354, or it goes in chunks (RFC 3030).
+
+    In chunks it may be refused before it is complete, and `Finished` comes only after that is heard to its end: see
+    `Session.wants_body` before each piece.
+    """
 
 
 class Finished(msgspec.Struct, frozen=True):
@@ -42,7 +46,8 @@ class Failed(msgspec.Struct, frozen=True):
 
     `error` is the fate of the oldest open envelope (or of the handshake, or of the idle connection); its `outcomes` has
     the recipients whose fate was sealed before, which may be all of them. `ahead` has one error for each envelope that
-    was sent ahead behind that one: its scope may differ (only the first may be in doubt).
+    was sent ahead behind that one: its scope may differ (after DATA only the first may be in doubt; with chunks, each
+    whose last one has gone).
     """
 
     error: DeliveryError

@@ -18,7 +18,8 @@ class SessionOptions(msgspec.Struct, frozen=True, kw_only=True):
     business, which calls `Session.tls_failed` if it is not. `secure`: TLS from the start (smtps), so that the session
     begins with `tls_established`. `host` is the server as the operator knows it; it goes into outcomes and errors.
     `skip_starttls`: do not try STARTTLS again, since it has just failed with this host (only with "opportunistic";
-    credentials are still never sent in the clear, as they would be with "none").
+    credentials are still never sent in the clear, as they would be with "none"). `chunking`: content goes by BDAT where
+    the server offers CHUNKING and PIPELINING; False after `ChunkingRefused`.
     """
 
     hostname: str
@@ -28,3 +29,4 @@ class SessionOptions(msgspec.Struct, frozen=True, kw_only=True):
     lmtp: bool = False
     host: str = ""
     skip_starttls: bool = False
+    chunking: bool = True

@@ -9,6 +9,9 @@ and ends the conversation when something is not as it should be. The driver's pa
     handshake   -> StartTLS? -> Ready
     transaction -> send() -> BodyWanted? -> send_body()* -> Finished
     anywhere    -> Failed
+
+Where the server offers CHUNKING and PIPELINING `BodyWanted` comes from `send` itself: with the content given before
+`data_to_send` is asked, the whole message is one write.
 """
 
 from __future__ import annotations
@@ -18,13 +21,13 @@ from typing import Final
 from service.message.outcome import Phase
 from service.smtp.envelope import Envelope
 from service.smtp.errors import BrokenAnswer, BrokenConfirmation, ConfirmationLost, DeliveryError, HostFailure
-from service.smtp.events import Event, Failed, Finished
+from service.smtp.events import BodyWanted, Event, Failed, Finished
 from service.smtp.extensions import Extensions
 from service.smtp.flight import Flight
 from service.smtp.handshake import Handshake, refused
 from service.smtp.options import SessionOptions
 from service.smtp.reply import Reply, ReplyError, ReplyReader, clean_text
-from service.smtp.stages import NEXT, PHASES, Expectation, Stage, Step
+from service.smtp.stages import FINAL, NEXT, PHASES, Expectation, Stage, Step
 from service.smtp.transaction import Content, Transaction
 
 _CLOSING: Final = 421
@@ -78,8 +81,16 @@ class Session:
 
     @property
     def phase(self) -> Phase:
-        """What is being waited for now: names the deadline. MAIL when idle; BODY until the final dot is queued."""
-        return PHASES[self._now().stage]
+        """What is being waited for now: names the deadline. MAIL when idle; BODY until the final dot is queued.
+
+        With chunks, which are sent before the envelope is answered, it is BODY from `send` on and CONFIRM once the last
+        is queued, whatever is answered meanwhile; until there is no recipient left who hopes.
+        """
+        if self._transactions:
+            first = self._transactions[0]
+            if first.chunking and first.content is Content.COMPLETE:
+                return Phase.CONFIRM
+        return PHASES[self._stage()]
 
     @property
     def waiting(self) -> bool:
@@ -90,6 +101,11 @@ class Session:
     def idle(self) -> bool:
         """Whether the session is usable and nothing is going on: the handshake is done and no envelope is open."""
         return self._handshake.done and not self.closed and not self._transactions
+
+    @property
+    def wants_body(self) -> bool:
+        """Whether `send_body` serves a purpose: content was wanted, is not complete, and not refused meanwhile."""
+        return bool(self._transactions) and self._transactions[-1].content is Content.WANTED
 
     @property
     def takes_envelope(self) -> bool:
@@ -159,26 +175,28 @@ class Session:
     def send(self, envelope: Envelope) -> list[Event]:
         """Begin a transaction: MAIL, RCPT for each recipient, DATA; pipelined where offered.
 
+        Returns `BodyWanted` at once where the content goes in chunks (RFC 3030), which takes the place of DATA then.
         Returns `Finished` at once if this server cannot serve any recipient (the message is too large for it, each
         address needs SMTPUTF8 and it has none). Raises `OutOfStepError` unless `takes_envelope`.
         """
         if not self.takes_envelope:
             raise OutOfStepError("the session does not take an envelope now")
-        transaction = Transaction(envelope, self._options, self.extensions, self._flight)
+        transaction = Transaction(envelope, self._options, self._handshake.extensions, self._flight)
+        ahead = bool(self._transactions)
         self._transactions.append(transaction)
-        transaction.begin()
-        return self._finished()
+        transaction.begin(ahead)
+        return [BodyWanted()] if transaction.content is Content.WANTED else self._finished()
 
     def send_body(self, piece: bytes, last: bool) -> None:
-        """Queue content after `BodyWanted`, dot-stuffed; `last` adds the final dot.
+        """Queue content after `BodyWanted`: dot-stuffed, and `last` adds the final dot; or each piece as a BDAT chunk.
 
-        Ignored once the conversation is over: it may end in the middle of the content.
+        Ignored once nobody gets it any more: the conversation is over, or all recipients were refused meanwhile.
         """
         if self.closed:
             return
-        if not self._transactions or self._transactions[0].content is not Content.WANTED:
+        if not self._transactions or self._transactions[-1].content not in (Content.WANTED, Content.REFUSED):
             raise OutOfStepError("no content is wanted")
-        self._transactions[0].send_body(piece, last)
+        self._transactions[-1].send_body(piece, last)
 
     def quit(self) -> None:
         """Take leave: queue QUIT where it can still be understood. Its reply is not waited for: write it and close."""
@@ -190,18 +208,17 @@ class Session:
 
     # replies
 
-    def _now(self) -> Expectation:
+    def _stage(self) -> Stage:
+        """What is being waited for: while content is wanted that, else the answer to what was asked first."""
+        if self._transactions and self._transactions[0].content is Content.WANTED:
+            return Stage.BODY
         expectation = self._flight.now()
         if expectation is not None:
-            return expectation
-        if self._handshake.negotiating:
-            return Expectation(Stage.STARTTLS)
-        if self._transactions and self._transactions[0].content is Content.WANTED:
-            return Expectation(Stage.BODY, self._transactions[0])
-        return _IDLE
+            return expectation.stage
+        return Stage.STARTTLS if self._handshake.negotiating else Stage.IDLE
 
     def _situation(self) -> str:
-        stage = self._now().stage
+        stage = self._stage()
         if self._handshake.negotiating:
             return "during the TLS handshake"
         if stage is Stage.BODY:
@@ -212,14 +229,12 @@ class Session:
         """Match a reply to what it answers, and take the step that the table names."""
         owed = self._flight.oldest()
         expectation = owed or self._unasked()
-        phase = PHASES[expectation.stage] if expectation is not _IDLE else self.phase
-        if reply.code == _CLOSING:
-            if owed:
-                self._flight.answered()
-            self._courteous = False
-            raise refused(phase, reply)
-        step = NEXT.get((expectation.stage, reply.digit))
-        if step is None:
+        step = NEXT.get((expectation.stage, reply.code // 100))
+        if step is None or reply.code == _CLOSING:
+            phase = PHASES[expectation.stage] if expectation is not _IDLE else self.phase
+            if reply.code == _CLOSING:
+                self._left(expectation)
+                raise refused(phase, reply)
             # not dropped from the flight: an unanswered final dot stays in doubt
             text = clean_text(f"{reply.code} is no answer to {expectation.stage}: {reply.text}")
             raise BrokenAnswer(phase, text, code=reply.code, enhanced=reply.enhanced)
@@ -229,12 +244,24 @@ class Session:
         events = part.take(step, expectation, reply)
         if step is Step.BEGIN_TLS and self._reader.pending:
             raise BrokenAnswer(Phase.TLS, "octets came in the clear behind the answer to STARTTLS")
-        return events + self._finished()
+        if self._transactions and self._transactions[0].over:
+            events += self._finished()
+        return events
+
+    def _left(self, expectation: Expectation) -> None:
+        """The server takes leave instead of an answer: what it has not answered it has not done, and does not do.
+
+        But where it answers content once for each recipient, nobody knows what became of it for the next ones.
+        """
+        self._courteous = False
+        transaction = expectation.transaction
+        in_doubt = transaction is not None and transaction.answers_one_by_one and expectation.stage in FINAL
+        self._flight.forsake(1 if in_doubt else 0)
 
     def _unasked(self) -> Expectation:
         """What a reply belongs to that was not asked for: content that is under way may be answered before its end."""
         first = self._transactions[0] if self._transactions else None
-        if first is not None and first.content is not Content.NOT_YET:
+        if first is not None and not first.chunking and first.content is not Content.NOT_YET:
             return Expectation(Stage.BODY, first)
         return _IDLE
 
@@ -266,11 +293,11 @@ class Session:
         """What the conversation's end means for one envelope."""
         kind = type(error)
         phase = error.phase
-        if self._flight.in_doubt(transaction):
+        if transaction.hopes and self._flight.in_doubt(transaction):
             kind = BrokenConfirmation if isinstance(error, BrokenAnswer) else ConfirmationLost
             phase = Phase.CONFIRM
         elif transaction is not self._transactions[0]:
-            phase = self._flight.phase_of(transaction) or Phase.MAIL
+            phase = Phase.MAIL  # nothing of it has been answered
         return kind(
             phase,
             error.text,

@@ -7,7 +7,7 @@ with which a server takes leave anywhere, and 521, with which it says in answer 
 
 from __future__ import annotations
 
-from enum import Enum, StrEnum, auto
+from enum import StrEnum, auto
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -31,13 +31,16 @@ class Stage(StrEnum):
     RCPT = "RCPT"
     DATA = "DATA"
     BODY = "unfinished content"
+    CHUNK = "BDAT"
     CONFIRM = "the final dot"
+    LAST = "the last BDAT"
     EMPTY = "the empty message"
     RSET = "RSET"
+    AHEAD = "the RSET ahead of MAIL"
     IDLE = "anything that was asked"
 
 
-class Step(Enum):
+class Step(StrEnum):  # not a plain Enum: as keys those are several times slower
     """What to do about a reply."""
 
     GREETED = auto()
@@ -56,10 +59,15 @@ class Step(Enum):
     BODY_WANTED = auto()
     DATA_REFUSED = auto()
     BODY_REFUSED = auto()
+    CHUNK_TAKEN = auto()
+    CHUNK_REFUSED = auto()
     ANSWERED = auto()
+    LAST_ANSWERED = auto()
     NOTHING_SENT = auto()
     RESET = auto()
     RESET_REFUSED = auto()
+    CLEARED = auto()
+    NOT_CLEARED = auto()
 
 
 NEXT: Final[dict[tuple[Stage, int], Step]] = {
@@ -92,15 +100,24 @@ NEXT: Final[dict[tuple[Stage, int], Step]] = {
     (Stage.DATA, 5): Step.DATA_REFUSED,
     (Stage.BODY, 4): Step.BODY_REFUSED,
     (Stage.BODY, 5): Step.BODY_REFUSED,
+    (Stage.CHUNK, 2): Step.CHUNK_TAKEN,
+    (Stage.CHUNK, 4): Step.CHUNK_REFUSED,
+    (Stage.CHUNK, 5): Step.CHUNK_REFUSED,
     (Stage.CONFIRM, 2): Step.ANSWERED,
     (Stage.CONFIRM, 4): Step.ANSWERED,
     (Stage.CONFIRM, 5): Step.ANSWERED,
+    (Stage.LAST, 2): Step.LAST_ANSWERED,
+    (Stage.LAST, 4): Step.LAST_ANSWERED,
+    (Stage.LAST, 5): Step.LAST_ANSWERED,
     (Stage.EMPTY, 2): Step.NOTHING_SENT,
     (Stage.EMPTY, 4): Step.NOTHING_SENT,
     (Stage.EMPTY, 5): Step.NOTHING_SENT,
     (Stage.RSET, 2): Step.RESET,
     (Stage.RSET, 4): Step.RESET_REFUSED,
     (Stage.RSET, 5): Step.RESET_REFUSED,
+    (Stage.AHEAD, 2): Step.CLEARED,
+    (Stage.AHEAD, 4): Step.NOT_CLEARED,
+    (Stage.AHEAD, 5): Step.NOT_CLEARED,
 }
 
 PHASES: Final[dict[Stage, Phase]] = {
@@ -114,16 +131,23 @@ PHASES: Final[dict[Stage, Phase]] = {
     Stage.RCPT: Phase.RCPT,
     Stage.DATA: Phase.DATA,
     Stage.BODY: Phase.BODY,
+    Stage.CHUNK: Phase.BODY,
     Stage.CONFIRM: Phase.CONFIRM,
+    Stage.LAST: Phase.CONFIRM,
     Stage.EMPTY: Phase.DATA,
     Stage.RSET: Phase.MAIL,
+    Stage.AHEAD: Phase.MAIL,
     Stage.IDLE: Phase.MAIL,
 }
 
 
+FINAL: Final = (Stage.CONFIRM, Stage.LAST)
+"""What completes a message: once it is out, and until it is answered, nobody knows who has the message."""
+
+
 class Expectation(msgspec.Struct, frozen=True):
-    """A reply that is owed: what it answers, for which transaction and which of its recipients (by their index)."""
+    """A reply that is owed: what it answers, for which transaction, and (RCPT) for which recipient, by its index."""
 
     stage: Stage
     transaction: Transaction | None = None
-    recipients: tuple[int, ...] = ()
+    recipient: int = -1

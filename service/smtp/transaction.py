@@ -1,4 +1,4 @@
-"""One envelope's way through the conversation: MAIL, RCPT for each recipient, DATA, content, confirmation."""
+"""One envelope's way through the conversation: MAIL, RCPT for each recipient, DATA or BDAT, content, confirmation."""
 
 from __future__ import annotations
 
@@ -9,15 +9,18 @@ from typing import Final
 from service.message.address import ascii_form
 from service.message.outcome import Outcome, Phase, State
 from service.smtp import command
-from service.smtp.body import DotStuffer
+from service.smtp.body import Chunker, DotStuffer
 from service.smtp.envelope import Envelope
-from service.smtp.errors import BrokenAnswer
+from service.smtp.errors import BrokenAnswer, ChunkingRefused
 from service.smtp.events import BodyWanted, Event
 from service.smtp.extensions import Extensions
 from service.smtp.flight import Flight
 from service.smtp.options import SessionOptions
 from service.smtp.reply import Reply, clean_text
 from service.smtp.stages import Expectation, Stage, Step
+
+_UNKNOWN: Final = (500, 502, 503, 504)
+"""What a server says that does not know BDAT (RFC 5321, 4.2.4), whatever it offered; not a word about the message."""
 
 
 class Content(Enum):
@@ -26,6 +29,8 @@ class Content(Enum):
     NOT_YET = auto()
     WANTED = auto()
     COMPLETE = auto()
+    REFUSED = auto()
+    """In chunks, some of which may have gone: there is nobody left who would get them."""
 
 
 class Transaction:
@@ -34,18 +39,25 @@ class Transaction:
     A recipient without an outcome still hopes. When none does, what has not gone yet is taken back, what has gone is
     heard to its end, and the server is reset if it may still hold something of this envelope. Then it is `over`.
     `close` says that the outcomes stand, but that the conversation is out of step.
+
+    `chunking`: the content goes by BDAT (RFC 3030), right behind the envelope, before any of it is answered. That takes
+    PIPELINING; else each chunk would wait for the answer to the one before. A server reads on behind a chunk that it
+    refused (RFC 3030, 2), and must be reset then: by this transaction, or by the one behind it, which begins with RSET.
     """
 
     __slots__ = (
         "_accepted",
+        "_body",
+        "_chunks_known",
         "_envelope",
         "_extensions",
         "_flight",
         "_hoping",
-        "_mail_taken",
         "_options",
         "_outcomes",
-        "_stuffer",
+        "_taken",
+        "_to_reset",
+        "chunking",
         "close",
         "content",
         "over",
@@ -55,6 +67,7 @@ class Transaction:
         self.content = Content.NOT_YET
         self.over = False
         self.close = False
+        self.chunking = options.chunking and extensions.chunking and extensions.pipelining
         self._envelope = envelope
         self._options = options
         self._extensions = extensions
@@ -62,13 +75,25 @@ class Transaction:
         self._outcomes: list[Outcome | None] = [None] * len(envelope.recipients)
         self._hoping = len(envelope.recipients)
         self._accepted: list[int] = []
-        self._mail_taken = False
-        self._stuffer = DotStuffer()
+        self._to_reset = False
+        self._chunks_known = False
+        self._taken = False
+        self._body = Chunker() if self.chunking else DotStuffer()
 
     @property
     def outcomes(self) -> tuple[Outcome, ...]:
         """The outcomes known so far, in the recipients' order."""
-        return tuple(outcome for outcome in self._outcomes if outcome is not None)
+        return tuple([outcome for outcome in self._outcomes if outcome is not None])
+
+    @property
+    def hopes(self) -> bool:
+        """Whether there is a recipient without an outcome."""
+        return self._hoping > 0
+
+    @property
+    def answers_one_by_one(self) -> bool:
+        """Whether the content will be answered more than once from here on: LMTP, RFC 2033, 4.2."""
+        return self._options.lmtp and self._hoping > 1
 
     @property
     def complete(self) -> bool:
@@ -77,19 +102,29 @@ class Transaction:
 
     # what is sent
 
-    def begin(self) -> None:
-        """Queue MAIL, RCPT and DATA; if there is nobody whom this server can serve, `over` at once instead."""
+    def begin(self, ahead: bool) -> None:
+        """Queue MAIL, RCPT and DATA; if there is nobody whom this server can serve, `over` at once instead.
+
+        With `chunking` the content is wanted at once, in the place of DATA. `ahead`: not all is answered of what went
+        before.
+        """
         sender = self._sender_path()
         paths = [self._recipient_path(index) for index in range(len(self._outcomes))]
         if not self._hoping:
             self.over = True
             return
-        utf8 = not (sender.isascii() and all(path.isascii() for path in paths))
+        if ahead and self.chunking:
+            # a chunk may be refused that went before; and a server that took it for commands is found out here
+            self._flight.ask(b"RSET\r\n", Expectation(Stage.AHEAD, self))
+        utf8 = not (sender + "".join(paths)).isascii()
         self._flight.ask(command.mail(sender, self._parameters(utf8)), Expectation(Stage.MAIL, self))
         for index, path in enumerate(paths):
             if self._outcomes[index] is None:
-                self._flight.ask(command.rcpt(path), Expectation(Stage.RCPT, self, (index,)))
-        self._flight.ask(b"DATA\r\n", Expectation(Stage.DATA, self))
+                self._flight.ask(command.rcpt(path), Expectation(Stage.RCPT, self, index))
+        if self.chunking:
+            self.content = Content.WANTED
+        else:
+            self._flight.ask(b"DATA\r\n", Expectation(Stage.DATA, self))
 
     def _sender_path(self) -> str:
         """The sender as it is sent; what stands against it, or against the content's size, is against all."""
@@ -142,46 +177,60 @@ class Transaction:
         return parameters
 
     def send_body(self, piece: bytes, last: bool) -> None:
-        """Queue content, and with `last` the final dot."""
-        self._flight.ask(self._stuffer.stuff(piece))
-        if not last:
+        """Queue content, and with `last` its end; nothing if nobody is left who would get it."""
+        if self.content is Content.REFUSED:
             return
-        self.content = Content.COMPLETE
-        # LMTP answers for each accepted recipient, SMTP once for all (RFC 2033, 4.2)
-        groups = [(index,) for index in self._accepted] if self._options.lmtp else [tuple(self._accepted)]
-        self._flight.ask(self._stuffer.end(), *(Expectation(Stage.CONFIRM, self, group) for group in groups))
+        if last:
+            self.content = Content.COMPLETE
+        if isinstance(self._body, Chunker):
+            if last:
+                self._flight.ask(self._body.last(piece), Expectation(Stage.LAST, self))
+            elif piece:
+                self._flight.ask(self._body.chunk(piece), Expectation(Stage.CHUNK, self))
+        else:
+            self._flight.ask(self._body.stuff(piece))
+            if last:
+                self._flight.ask(self._body.end(), Expectation(Stage.CONFIRM, self))
 
     # what is answered
 
-    def take(self, step: Step, expectation: Expectation, reply: Reply) -> list[Event]:
+    def take(self, step: Step, asked: Expectation, reply: Reply) -> list[Event]:
         """Take a step of the table; the session then looks whether this transaction is `over`."""
-        return _STEPS[step](self, expectation, reply) or []
+        return _STEPS[step](self, asked, reply) or []
 
-    def mail_taken(self) -> None:
+    def cleared(self, _asked: Expectation, _reply: Reply) -> None:
+        """Nothing is left at the server of what went before."""
+
+    def not_cleared(self, _asked: Expectation, reply: Reply) -> None:
+        """Whatever the server does now, this envelope cannot be sent behind it."""
+        raise BrokenAnswer(Phase.MAIL, f"RSET was refused: {reply.text}", code=reply.code, enhanced=reply.enhanced)
+
+    def mail_taken(self, _asked: Expectation, _reply: Reply) -> None:
         """The server knows the sender."""
-        self._mail_taken = True
+        self._to_reset = True
 
-    def mail_refused(self, reply: Reply) -> None:
+    def mail_refused(self, _asked: Expectation, reply: Reply) -> None:
         """Every recipient has this answer."""
         self._answer(self._everybody(), Phase.MAIL, reply)
         self._wind_up()
 
-    def rcpt_taken(self, index: int) -> None:
+    def rcpt_taken(self, asked: Expectation, _reply: Reply) -> None:
         """One recipient may get the content."""
-        self._accepted.append(index)
+        self._to_reset = True
+        self._accepted.append(asked.recipient)
         self._wind_up()
 
-    def rcpt_refused(self, index: int, reply: Reply) -> None:
+    def rcpt_refused(self, asked: Expectation, reply: Reply) -> None:
         """One recipient has its answer; the others go on."""
-        self._answer((index,), Phase.RCPT, reply)
+        self._answer((asked.recipient,), Phase.RCPT, reply)
         self._wind_up()
 
-    def data_refused(self, reply: Reply) -> None:
+    def data_refused(self, _asked: Expectation, reply: Reply) -> None:
         """Every recipient that was accepted has this answer."""
         self._answer(self._everybody(), Phase.DATA, reply)
         self._wind_up()
 
-    def body_wanted(self) -> list[Event]:
+    def body_wanted(self, _asked: Expectation, _reply: Reply) -> list[Event]:
         """The server waits for content, whether or not there is anyone to send it to."""
         if self._hoping:
             self.content = Content.WANTED
@@ -194,32 +243,80 @@ class Transaction:
         self._flight.ask(b".\r\n", Expectation(Stage.EMPTY, self))
         return []
 
-    def body_refused(self, reply: Reply) -> None:
+    def body_refused(self, _asked: Expectation, reply: Reply) -> None:
         """The server did not wait for the content's end: its answer counts, the conversation does not go on."""
         self._answer(self._everybody(), Phase.BODY, reply)
         self.over = self.close = True
 
-    def answered(self, indices: tuple[int, ...], reply: Reply) -> None:
-        """The answer to the final dot came, for these recipients."""
-        self._answer(indices, Phase.CONFIRM, reply)
-        self.over = not self._hoping
+    def chunk_taken(self, _asked: Expectation, _reply: Reply) -> None:
+        """The server has kept a chunk, or thrown it away behind one that it refused."""
+        self._chunks_known = True
+        self._wind_up()
 
-    def ended(self, close: bool = False) -> None:
-        """The server has forgotten this envelope (or refused to: `close`)."""
+    def chunk_refused(self, _asked: Expectation, reply: Reply) -> None:
+        """Every recipient that was accepted has this answer, and the rest is not sent."""
+        self._check_chunking(reply)
+        self._to_reset = True
+        self._answer(self._everybody(), Phase.BODY, reply)
+        if self._options.lmtp and len(self._accepted) > 1 and self._flight.in_doubt(self):
+            self.over = self.close = True  # nobody can tell whether the last chunk will have one answer or several
+        else:
+            self._wind_up()
+
+    def answered(self, asked: Expectation, reply: Reply) -> None:
+        """The answer to the content came: SMTP has one for all, LMTP one for each that was accepted (RFC 2033, 4.2)."""
+        indices: Iterable[int] = self._everybody()
+        if self._options.lmtp:
+            indices = (next(index for index in self._accepted if self._outcomes[index] is None),)
+        self._answer(indices, Phase.CONFIRM, reply)
+        self._taken = self._taken or reply.digit == 2
+        if self._hoping:
+            self._flight.owe_another(asked)
+        elif self._taken or not self.chunking:
+            self.over = True
+        else:
+            self._wind_up()
+
+    def last_answered(self, asked: Expectation, reply: Reply) -> None:
+        """The answer to the last chunk came; or what the server has to say to a chunk that was for nobody any more."""
+        if self._hoping:
+            self._check_chunking(reply)
+            self.answered(asked, reply)
+            return
+        if reply.digit == 2 and (self._accepted or self._options.lmtp):
+            raise BrokenAnswer(Phase.CONFIRM, "the server has taken a message that it refused before")
+        self._to_reset = True
+        self._wind_up()
+
+    def _check_chunking(self, reply: Reply) -> None:
+        """Raise `ChunkingRefused` if the first answer to a chunk says that the server knows no BDAT."""
+        if self._hoping and not self._chunks_known and reply.code in _UNKNOWN:
+            self._flight.forsake()
+            text = f"CHUNKING is offered, and yet BDAT was refused: {reply.text}"
+            raise ChunkingRefused(Phase.BODY, text, code=reply.code, enhanced=reply.enhanced)
+        self._chunks_known = True
+
+    def ended(self, _asked: Expectation, _reply: Reply) -> None:
+        """The server has forgotten this envelope."""
         self.over = True
-        self.close = close
+
+    def not_ended(self, _asked: Expectation, _reply: Reply) -> None:
+        """The server refuses to forget it."""
+        self.over = self.close = True
 
     def _wind_up(self) -> None:
         """When nobody hopes any more: take back what can be, hear the rest, reset."""
         if self._hoping:
             return
-        self._flight.take_back()
-        if self._flight.busy:
+        self._flight.take_back(self)
+        if self.chunking:
+            self.content = Content.REFUSED
+        if self._flight.owes(self):
             return
-        if self._mail_taken or self._accepted:
+        if self._to_reset and not self._flight.busy:
             self._flight.ask(b"RSET\r\n", Expectation(Stage.RSET, self))
         else:
-            self.over = True
+            self.over = True  # what may be under way behind this begins with a RSET of its own
 
     # outcomes
 
@@ -229,7 +326,7 @@ class Transaction:
     def _answer(self, indices: Iterable[int], phase: Phase, reply: Reply) -> None:
         """The server's word on these recipients."""
         state = {2: State.DELIVERED, 4: State.WAITING}.get(reply.digit, State.FAILED)
-        enhanced, text = reply.enhanced, reply.text
+        enhanced, text = reply.said
         for index in indices:
             self._seal(index, state, phase, reply.code, enhanced, text)
 
@@ -247,15 +344,20 @@ class Transaction:
 
 
 _STEPS: Final[dict[Step, Callable[[Transaction, Expectation, Reply], list[Event] | None]]] = {
-    Step.MAIL_TAKEN: lambda transaction, _, __: transaction.mail_taken(),
-    Step.MAIL_REFUSED: lambda transaction, _, reply: transaction.mail_refused(reply),
-    Step.RCPT_TAKEN: lambda transaction, asked, _: transaction.rcpt_taken(asked.recipients[0]),
-    Step.RCPT_REFUSED: lambda transaction, asked, reply: transaction.rcpt_refused(asked.recipients[0], reply),
-    Step.BODY_WANTED: lambda transaction, _, __: transaction.body_wanted(),
-    Step.DATA_REFUSED: lambda transaction, _, reply: transaction.data_refused(reply),
-    Step.BODY_REFUSED: lambda transaction, _, reply: transaction.body_refused(reply),
-    Step.ANSWERED: lambda transaction, asked, reply: transaction.answered(asked.recipients, reply),
-    Step.NOTHING_SENT: lambda transaction, _, __: transaction.ended(),
-    Step.RESET: lambda transaction, _, __: transaction.ended(),
-    Step.RESET_REFUSED: lambda transaction, _, __: transaction.ended(close=True),
+    Step.CLEARED: Transaction.cleared,
+    Step.NOT_CLEARED: Transaction.not_cleared,
+    Step.MAIL_TAKEN: Transaction.mail_taken,
+    Step.MAIL_REFUSED: Transaction.mail_refused,
+    Step.RCPT_TAKEN: Transaction.rcpt_taken,
+    Step.RCPT_REFUSED: Transaction.rcpt_refused,
+    Step.BODY_WANTED: Transaction.body_wanted,
+    Step.DATA_REFUSED: Transaction.data_refused,
+    Step.BODY_REFUSED: Transaction.body_refused,
+    Step.CHUNK_TAKEN: Transaction.chunk_taken,
+    Step.CHUNK_REFUSED: Transaction.chunk_refused,
+    Step.ANSWERED: Transaction.answered,
+    Step.LAST_ANSWERED: Transaction.last_answered,
+    Step.NOTHING_SENT: Transaction.ended,
+    Step.RESET: Transaction.ended,
+    Step.RESET_REFUSED: Transaction.not_ended,
 }

@@ -4,10 +4,11 @@
     server.on("rcpt", "450 4.2.0 greylisted")      # the first RCPT; the next ones are answered as usual
     server.always("connect", SILENT)               # every connection
 
-Script words are: connect, ehlo, helo, starttls, tls, auth, mail, rcpt, rcpt:ADDRESS, data, body, confirm, rset, noop,
-quit.
-`connect` is the greeting, `tls` the handshake after 220 to STARTTLS, `body` the first octets of content, `confirm` the
-answer to the final dot.
+Script words are: connect, ehlo, helo, starttls, tls, auth, mail, rcpt, rcpt:ADDRESS, data, body, chunk, confirm, rset,
+noop, quit.
+`connect` is the greeting, `tls` the handshake after 220 to STARTTLS, `body` the first octets of content (what is said
+then is the answer, if BDAT brought them), `chunk` the answer to a BDAT, `confirm` that to the final dot or to the last
+BDAT. BDAT is taken whether `extensions` has CHUNKING or not.
 """
 
 from __future__ import annotations
@@ -167,6 +168,9 @@ class _Peer(BaseProtocol):
         self.in_body = False
         self.body_began = False
         self.spoiled = False
+        self.chunk: tuple[int, bool] | None = None
+        self.chunks: list[bytes] = []
+        self.chunk_answered = False
         self.auth: list[str] | None = None
         self.sender: str | None = None
         self.recipients: list[str] = []
@@ -196,8 +200,13 @@ class _Peer(BaseProtocol):
     def take(self, data: bytes) -> None:
         self.buffer += data
         while not self.deaf and self.buffer:
-            if not (self.take_body() if self.in_body else self.take_line()):
+            if not self.take_some():
                 return
+
+    def take_some(self) -> bool:
+        if self.chunk is not None:
+            return self.take_chunk(*self.chunk)
+        return self.take_body() if self.in_body else self.take_line()
 
     # answering
 
@@ -334,7 +343,9 @@ class _Peer(BaseProtocol):
         self.reply("235 2.7.0 welcome" if good else "535 5.7.8 bad credentials")
 
     def do_mail(self, text: str) -> None:
-        if self.act(self.server.action("mail"), "250 2.1.0 ok"):
+        if self.chunks:
+            self.reply("503 5.5.1 RSET first")
+        elif self.act(self.server.action("mail"), "250 2.1.0 ok"):
             self.sender = text.partition("<")[2].partition(">")[0]
             self.recipients = []
 
@@ -353,8 +364,16 @@ class _Peer(BaseProtocol):
         elif self.act(action, "354 go on"):
             self.in_body, self.body_began, self.spoiled = True, False, False
 
+    def do_bdat(self, text: str) -> None:
+        _, size, *last = text.split(" ")
+        self.chunk = int(size), bool(last)
+        if not self.chunks:
+            self.body_began = self.spoiled = False
+        if size == "0":
+            self.take_some()
+
     def do_rset(self, text: str) -> None:
-        self.sender, self.recipients = None, []
+        self.sender, self.recipients, self.chunks = None, [], []
         self.act(self.server.action("rset"), "250 2.0.0 ok")
 
     def do_noop(self, text: str) -> None:
@@ -367,14 +386,35 @@ class _Peer(BaseProtocol):
 
     # content
 
+    def begin_body(self) -> bool:
+        """Do what the script says of the first octets; False if nothing is read any more."""
+        action = PROCEED if self.body_began else self.server.action("body")
+        self.body_began = True
+        if action is not PROCEED:
+            self.spoiled = not self.act(action, "")
+            self.chunk_answered = self.chunk is not None
+        return not self.deaf
+
+    def take_chunk(self, size: int, last: bool) -> bool:
+        """A chunk is thrown away where there is nobody to get it, or one before it was refused: until RSET."""
+        if not self.begin_body() or len(self.buffer) < size:
+            return False
+        piece, self.buffer, self.chunk = self.buffer[:size], self.buffer[size:], None
+        self.chunks.append(piece)
+        if self.chunk_answered:
+            self.chunk_answered = False
+        elif self.spoiled or not self.recipients:
+            self.spoiled = True
+            self.reply("503 5.5.1 out of turn")
+        elif not last:
+            self.spoiled = not self.act(self.server.action("chunk"), f"250 2.0.0 {size} octets")
+        elif self.finish(b"".join(self.chunks)):
+            self.chunks = []
+        return True
+
     def take_body(self) -> bool:
-        if not self.body_began:
-            self.body_began = True
-            action = self.server.action("body")
-            if action is not PROCEED:
-                self.spoiled = not self.act(action, "")
-                if self.deaf:
-                    return False
+        if not self.begin_body():
+            return False
         whole = b"\r\n" + self.buffer
         end = whole.find(b"\r\n.\r\n")
         if end < 0:
@@ -384,14 +424,15 @@ class _Peer(BaseProtocol):
         self.finish(unstuff(content))
         return True
 
-    def finish(self, content: bytes) -> None:
+    def finish(self, content: bytes) -> bool:
         sender, recipients = self.sender or "", tuple(self.recipients)
         self.sender, self.recipients = None, []
         if self.spoiled:  # it has been refused before its end
-            return
-        action = self.server.action("confirm")
-        if self.act(action, "250 2.0.0 taken"):
+            return False
+        taken = self.act(self.server.action("confirm"), "250 2.0.0 taken")
+        if taken:
             self.server.messages.append(Message(sender, recipients, content, self.server.reactor.time()))
+        return taken
 
 
 def unstuff(content: bytes) -> bytes:

@@ -26,14 +26,16 @@ class Talk:
 
     Lines that stand together go together: what the client says between two answers must be exactly the lines that are
     written there, and the server's lines up to the next `C:` arrive in one read. Other lines: `EOF`, `TIMEOUT`, `TLS`
-    (the handshake succeeds), `NO TLS why` (it fails). A `C:` line that ends in a backslash has no line end.
+    (the handshake succeeds), `NO TLS why` (it fails), `MORE` (the driver gives the next piece of content; it gives the
+    first when it is wanted). A `C:` line that ends in a backslash has no line end.
     """
 
-    def __init__(self, session: Session, envelopes: Iterable[Envelope], content: bytes, ahead: bool) -> None:
+    def __init__(self, session: Session, envelopes: Iterable[Envelope], pieces: Iterable[bytes], ahead: bool) -> None:
         self.session = session
         self.events: list[Event] = []
         self._envelopes = list(envelopes)
-        self._content = content
+        self._pieces = list(pieces)
+        self._given = 0
         self._ahead = ahead
 
     def follow(self, script: str) -> Talk:
@@ -79,6 +81,9 @@ class Talk:
             self.react(self.session.timed_out())
         elif line == "TLS":
             self.session.tls_established()
+        elif line == "MORE":
+            self._give()
+            self._next()
         elif word == "NO":
             self.react(self.session.tls_failed(rest.removeprefix("TLS ")))
         else:
@@ -94,9 +99,14 @@ class Talk:
         self.events += events
         for event in events:
             if isinstance(event, BodyWanted):
-                self.session.send_body(self._content, last=True)
+                self._given = 0
+                self._give()
             if isinstance(event, Ready | Finished | BodyWanted):
                 self._next()
+
+    def _give(self) -> None:
+        self._given += 1
+        self.session.send_body(self._pieces[self._given - 1], last=self._given == len(self._pieces))
 
     def _next(self) -> None:
         if self._envelopes and (self.session.takes_envelope if self._ahead else self.session.idle):
@@ -145,7 +155,7 @@ def meet() -> Callable[..., Talk]:
         options = {"hostname": "me.example", "tls": "none", "host": "mx.example:25", **options}
         if password is not None:
             options["credentials"] = Credentials("user", password)
-        talk = Talk(Session(SessionOptions(**options)), envelopes, b"", False)
+        talk = Talk(Session(SessionOptions(**options)), envelopes, [b""], False)
         return talk.follow(script)
 
     return meet
@@ -160,17 +170,19 @@ def talk() -> Callable[..., Talk]:
         *,
         sender: str = ANN,
         recipients: tuple[str, ...] = (BOB, EVE),
-        content: bytes = b"hello\r\n",
+        content: bytes | tuple[bytes, ...] = b"hello\r\n",
         offers: str = "PIPELINING",
         size: int = 0,
         eight_bit: bool = False,
         more: Iterable[Envelope] = (),
         ahead: bool = False,
         lmtp: bool = False,
+        **more_options: Any,
     ) -> Talk:
-        options = SessionOptions(hostname="me.example", tls="none", host="mx.example:25", lmtp=lmtp)
+        options = SessionOptions(hostname="me.example", tls="none", host="mx.example:25", lmtp=lmtp, **more_options)
         envelope = Envelope(sender, recipients, size, eight_bit)
-        talk = Talk(Session(options), [envelope, *more], content, ahead)
+        pieces = (content,) if isinstance(content, bytes) else content
+        talk = Talk(Session(options), [envelope, *more], pieces, ahead)
         offered = "".join(f"S: 250-{line}\n" for line in ("mx.example", *offers.splitlines()))
         hello = "LHLO" if lmtp else "EHLO"
         return talk.follow(f"S: 220 mx.example\nC: {hello} me.example\n{offered}S: 250 HELP\n{dedent(script)}")

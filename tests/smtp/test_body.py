@@ -1,4 +1,4 @@
-"""Dot-stuffing: what goes out comes back, and only the end ends it."""
+"""Content on its way: what goes out comes back, dot-stuffed or in chunks, and only the end ends it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.smtp.body import DotStuffer
+from service.smtp.body import Chunker, DotStuffer
 
 
 def stuffed(*pieces: bytes) -> bytes:
@@ -90,3 +90,48 @@ def test_any_content_in_any_pieces_comes_back(lines, cuts):
     edges = sorted({0, len(content), *(cut for cut in cuts if cut < len(content))})
     pieces = [content[start:end] for start, end in pairwise(edges)]
     assert received(stuffed(*pieces)) == content
+
+
+# chunks
+
+
+def in_chunks(*pieces: bytes) -> list[tuple[int, bool, bytes]]:
+    """The chunks as a server reads them, each with its length and whether it is the last."""
+    chunker = Chunker()
+    octets = b"".join([chunker.chunk(piece) for piece in pieces[:-1]]) + chunker.last(pieces[-1])
+    chunks = []
+    while octets:
+        line, _, octets = octets.partition(b"\r\n")
+        verb, length, *words = line.split(b" ")
+        assert verb == b"BDAT"
+        assert words in ([], [b"LAST"])
+        chunks.append((int(length), bool(words), octets[: int(length)]))
+        octets = octets[int(length) :]
+    return chunks
+
+
+@pytest.mark.parametrize(
+    ("pieces", "chunks"),
+    [
+        ([b""], [(0, True, b"")]),
+        ([b"a\r\n"], [(3, True, b"a\r\n")]),
+        ([b"a"], [(3, True, b"a\r\n")]),
+        ([b"a\r\n", b""], [(3, False, b"a\r\n"), (0, True, b"")]),
+        ([b"a\r", b"\n", b""], [(2, False, b"a\r"), (1, False, b"\n"), (0, True, b"")]),
+        ([b"a\r", b"\n"], [(2, False, b"a\r"), (1, True, b"\n")]),
+        ([b"a", b"", b""], [(1, False, b"a"), (2, True, b"\r\n")]),
+        ([b".\r\n"], [(3, True, b".\r\n")]),
+    ],
+)
+def test_a_chunk_says_its_length_and_the_last_one_ends_in_a_line_end(pieces, chunks):
+    """What is added at the end is what DATA would add; an empty chunk that is not the last is none."""
+    assert in_chunks(*pieces) == chunks
+
+
+@given(lines, st.lists(st.integers(0, 120), max_size=6))
+def test_any_content_in_any_chunks_comes_back(lines, cuts):
+    """Octet for octet."""
+    content = b"".join(line + b"\r\n" for line in lines)
+    edges = sorted({0, len(content), *(cut for cut in cuts if cut < len(content))})
+    pieces = [content[start:end] for start, end in pairwise(edges)] or [b""]
+    assert b"".join(octets for _, _, octets in in_chunks(*pieces)) == content

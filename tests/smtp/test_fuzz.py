@@ -8,6 +8,7 @@ from typing import Final
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec import structs
 
 from service.smtp.auth import Credentials
 from service.smtp.envelope import Envelope
@@ -25,12 +26,17 @@ ENVELOPES: Final = (
 
 
 class Driver:
-    """Does what a driver does, and keeps what was said in the clear."""
+    """Does what a driver does, and keeps what was said in the clear.
 
-    def __init__(self, options: SessionOptions, tls_works: bool = True) -> None:
+    `slow`: it has the content's next piece only when it has heard something.
+    """
+
+    def __init__(self, options: SessionOptions, tls_works: bool = True, slow: bool = False) -> None:
         self.session = Session(options)
         self.options = options
         self.tls_works = tls_works
+        self.slow = slow
+        self.pieces: list[bytes] = []
         self.events: list[Event] = []
         self.sent: list[Envelope] = []
         self.clear = b""
@@ -38,14 +44,24 @@ class Driver:
 
     def feed(self, octets: bytes) -> None:
         self.react(self.session.receive_data(octets))
+        if self.pieces:
+            self.give()
+            self.react([])
+
+    def give(self) -> None:
+        if not self.session.wants_body:
+            self.pieces.clear()
+        if self.pieces:
+            self.session.send_body(self.pieces.pop(0), last=not self.pieces)
 
     def react(self, events: list[Event]) -> None:
         for event in events:
             assert not self.events or not isinstance(self.events[-1], Failed), "something came after the end"
             self.events.append(event)
             if isinstance(event, BodyWanted):
-                self.session.send_body(b".\r\n", last=False)
-                self.session.send_body(b"the content\r\n", last=True)
+                self.pieces = [b".\r\n", b"the content\r\n"]
+                while self.pieces and not self.slow:
+                    self.give()
         if self.session.takes_envelope and len(self.sent) < len(ENVELOPES):
             self.sent.append(ENVELOPES[len(self.sent)])
             self.react(self.session.send(self.sent[-1]))
@@ -111,11 +127,14 @@ likely = st.sampled_from(
         b"220 hi\r\n",
         b"250-mx\r\n250-PIPELINING\r\n250-STARTTLS\r\n250-8BITMIME\r\n250-SIZE 9999\r\n250 AUTH PLAIN\r\n",
         b"250-mx\r\n250-SMTPUTF8\r\n250 AUTH LOGIN\r\n",
+        b"250-mx\r\n250-PIPELINING\r\n250-CHUNKING\r\n250 SMTPUTF8\r\n",
         b"250 ok\r\n",
         b"235 ok\r\n",
         b"334 \r\n",
         b"354 go\r\n",
         b"250 ok\r\n250 ok\r\n250 ok\r\n354 go\r\n",
+        b"250 ok\r\n250 ok\r\n250 ok\r\n250 ok\r\n",
+        b"503 5.5.1 out of turn\r\n",
         b"550 5.1.1 no\r\n",
     ]
 )
@@ -127,14 +146,15 @@ options = st.builds(
     credentials=st.sampled_from([None, Credentials("user", SECRET)]),
     lmtp=st.booleans(),
     skip_starttls=st.booleans(),
+    chunking=st.booleans(),
 )
 
 
-@given(options, speech, st.booleans(), st.booleans())
+@given(options, speech, st.booleans(), st.booleans(), st.booleans())
 @settings(max_examples=400)
-def test_nothing_that_a_server_says_gets_through(options, speech, tls_works, silently):
+def test_nothing_that_a_server_says_gets_through(options, speech, tls_works, silently, slow):
     """Plausible replies and arbitrary octets, in any order."""
-    driver = Driver(options, tls_works)
+    driver = Driver(options, tls_works, slow)
     for octets in speech:
         driver.feed(octets)
     driver.end(silently)
@@ -229,6 +249,35 @@ def test_the_legal_dialogue_over_lmtp_comes_to_its_end():
     assert codes == [[250, 452, 550], [250], [550]]
 
 
+IN_CHUNKS: Final = SessionOptions(hostname="me.example", tls="none")
+LEGAL_CHUNKS: Final = [
+    b"220 mx.example ESMTP\r\n",
+    b"250-mx.example\r\n250-PIPELINING\r\n250-CHUNKING\r\n250-SMTPUTF8\r\n250 8BITMIME\r\n",
+    b"250 ok\r\n250 ok\r\n550 5.1.1 no\r\n250 ok\r\n",
+    b"250 3 octets\r\n250 2.0.0 taken\r\n",
+    b"250 reset\r\n250 ok\r\n250 ok\r\n",
+    b"452 4.3.1 disk full\r\n",
+    b"503 5.5.1 out of turn\r\n",
+    b"250 reset\r\n250 ok\r\n",
+    b"550 5.1.1 no\r\n",
+    b"503 5.5.1 nobody\r\n503 5.5.1 nobody\r\n",
+    b"250 reset\r\n",
+]
+"""Each envelope is sent ahead of the answers to the one before."""
+
+
+def test_the_legal_dialogue_in_chunks_comes_to_its_end():
+    """One that is taken, one that is refused in the middle, one that nobody gets."""
+    driver = Driver(IN_CHUNKS)
+    for part in LEGAL_CHUNKS:
+        driver.feed(part)
+    assert [type(event) for event in driver.events] == [Ready, *[BodyWanted] * 3, *[Finished] * 3]
+    finished = [event for event in driver.events if isinstance(event, Finished)]
+    assert [[outcome.code for outcome in event.outcomes] for event in finished] == [[250, 550, 250], [452], [550]]
+    assert driver.clear.count(b"BDAT 13 LAST\r\nthe content\r\nRSET\r\n") == 3  # twice ahead of the next
+    assert driver.session.idle
+
+
 @st.composite
 def gone_wrong(draw: st.DrawFn, legal: list[bytes]) -> list[bytes]:
     """The legal dialogue, but for places where something else is said, or nothing, or it comes twice or too early."""
@@ -269,6 +318,16 @@ def test_a_dialogue_with_tls_and_a_password_that_goes_wrong_anywhere_keeps_its_s
 def test_a_dialogue_over_lmtp_that_goes_wrong_anywhere_forgets_nobody(parts, silently):
     """Where each recipient has an answer of its own to wait for."""
     driver = Driver(OVER_LMTP)
+    for part in parts:
+        driver.feed(part)
+    driver.end(silently)
+
+
+@given(gone_wrong(LEGAL_CHUNKS), st.booleans(), st.booleans(), st.booleans())
+@settings(max_examples=600)
+def test_a_dialogue_in_chunks_that_goes_wrong_anywhere_forgets_nobody(parts, silently, slow, lmtp):
+    """Where everything is out before anything is answered; over LMTP the answers are too few by themselves."""
+    driver = Driver(structs.replace(IN_CHUNKS, lmtp=lmtp), slow=slow)
     for part in parts:
         driver.feed(part)
     driver.end(silently)
