@@ -122,6 +122,9 @@ class Visit:
     def keep(self, connection: Connection) -> None:
         """Nothing is kept."""
 
+    def ahead(self, connection: Connection) -> None:
+        """Nothing is sent."""
+
     def lost(self, connection: Connection) -> None:
         """It has been told already."""
 

@@ -7,6 +7,7 @@ A site has relays, a relay's name has addresses, and one of them, when it answer
 
     step           what it does                              its errback
     start          _converse on a kept connection            _afresh: dead before it answered? as if none were kept
+    send_ahead     _converse behind another message          _behind: that one's fate first; then as on a kept one
     _next_relay    resolve the next relay, then _attempt     _elsewhere: _next_relay, or fail if none is left
     _attempt       connect to an address, then _converse     _another_way: again in the clear, or at another address
     _converse      handshake, send, confirm, release         none: its caller's
@@ -28,6 +29,7 @@ from deferred.interfaces import Address
 from service.delivery.connection import Connection
 from service.delivery.connector import Connector, Host
 from service.delivery.content import Guarded, StoredContent
+from service.delivery.passage import Passage
 from service.delivery.receipt import Receipt
 from service.delivery.routes import Site
 from service.journal import Journal
@@ -59,6 +61,10 @@ class Attempt:
         self.claim = claim
         self.conversing = False
         """Whether a server listens."""
+        self.ahead = False
+        """Whether its envelope goes ahead, behind a message that is not answered yet."""
+        self.connection: Connection | None = None
+        """The one that it goes, or went last, over."""
         self._site = site
         self._content = content
         self._connector = connector
@@ -67,7 +73,6 @@ class Attempt:
         self._relays = deque(connector.in_order(site))
         self._answered: dict[str, Outcome] = {}  # by recipient, whichever host it was
         self._failed_at: set[Address] = set()
-        self._connection: Connection | None = None
         self._peer: Address | None = None
         self._blamed: HostFailure | None = None
         self._wait: Deferred[Receipt] | None = None
@@ -76,7 +81,7 @@ class Attempt:
     @property
     def past_data(self) -> bool:
         """Whether a server has asked for the content, and has not answered it yet."""
-        return self._connection is not None and self._connection.past_data
+        return self.connection is not None and self.connection.past_data
 
     def start(self) -> Deferred[Receipt]:
         """Fire with a receipt once a host has answered for every recipient.
@@ -91,6 +96,21 @@ class Attempt:
             d = self._next_relay(None)
         else:
             d = self._converse(kept).add_errback(self._afresh)
+        return self._await(d)
+
+    def send_ahead(self, connection: Connection) -> Deferred[Receipt]:
+        """As `start`, over a connection whose message before is not answered yet, until `follow`.
+
+        If the connection does not last that long it fails with `CancelledError`, or `GivenUp`.
+        """
+        self.ahead = True
+        return self._await(self._converse(connection).add_errback(self._behind))
+
+    def follow(self) -> None:
+        """The message before has been answered: from now on the conversation is for this one."""
+        self.ahead = False
+
+    def _await(self, d: Deferred[Receipt]) -> Deferred[Receipt]:
         self._wait = d
         d.add_errback(self._with_all_answers)
         return d.add_both(self._end)
@@ -103,8 +123,8 @@ class Attempt:
 
     def part(self) -> None:
         """The outcome is written: take leave of the server, if this was the last message that it is to be given."""
-        if self._connection is not None and self._connection.retired:
-            self._connection.quit()
+        if self.connection is not None and self.connection.retired:
+            self.connection.quit()
 
     def _end(self, result: R) -> R:
         self._wait = None  # what its user does with the result is not ours to cancel
@@ -138,27 +158,28 @@ class Attempt:
 
     def _converse(self, connection: Connection) -> Deferred[Receipt]:
         self.conversing = True
-        self._connection = connection
+        self.connection = connection
         self._peer = connection.peer
-        connection.work_for(self.claim.id)
-        d: Deferred[Any] = connection.handshake()
+        d: Deferred[Any] = connection.handshake(self.claim.id)
         d.add_callback(self._introduced)
-        d.add_callback(lambda _: self._send(connection))
-        d.add_callback(lambda _: connection.confirm())
+        d.add_callback(self._send)
+        d.add_callback(Passage.confirm)
         d.add_both(connection.release)
         return d.add_callback(self._whole)
 
-    def _introduced(self, connection: Connection) -> None:
+    def _introduced(self, connection: Connection) -> Connection:
         if connection.messages == 0:
             self._connector.introduced(connection)
+        return connection
 
-    def _send(self, connection: Connection) -> Deferred[Connection]:
+    def _send(self, connection: Connection) -> Deferred[Passage]:
         if self._outdated:
             return fail(CancelledError())
-        envelope = self._envelope()
+        envelope, content = self._envelope(), self._content
         if not self.claim.doubts and self.claim.in_doubt == "retry":
-            return connection.send(envelope, self._content)
-        return connection.send(envelope, Guarded(self._content, lambda: self._before_the_dot(connection, envelope)))
+            return connection.send(self.claim.id, envelope, content)
+        guarded = Guarded(content, lambda: self._before_the_dot(connection, envelope))
+        return connection.send(self.claim.id, envelope, guarded)
 
     @property
     def _outdated(self) -> bool:
@@ -186,8 +207,8 @@ class Attempt:
 
     def _whole(self, receipt: Receipt) -> Receipt:
         """The receipt, with the answers that hosts before this one gave."""
-        if self._connection is not None:
-            self._connector.served(self._connection.host)
+        if self.connection is not None:
+            self._connector.served(self.connection.host)
         self._keep(receipt.outcomes)
         return self._receipt()
 
@@ -205,10 +226,22 @@ class Attempt:
             return self._next_relay(error)
         return self._elsewhere(failure)
 
+    def _behind(self, failure: Failure) -> Any:
+        """A connection that dies before the message in front is answered says nothing of this one."""
+        if not self.ahead:
+            return self._afresh(failure)
+        failure.trap(HostFailure)
+        error = failure.value
+        assert isinstance(error, HostFailure)
+        self._keep(error.outcomes)
+        raise CancelledError
+
     def _another_way(self, failure: Failure, host: Host) -> Any:
         """The host did not serve us: meet it in the clear where that is allowed, else at another address."""
         error = self._blame(failure)
         if self._connector.goes_on_in_the_clear(self._site, host, error):
+            return self._attempt(host)
+        if self._connector.goes_on_without_chunking(self._site, host, error):
             return self._attempt(host)
         if self._peer is None:
             return failure  # no address answered: all have been tried

@@ -2,6 +2,9 @@
 
     handshake -> [send -> confirm -> release]* -> quit | lost
 
+Where the server takes commands in advance (PIPELINING), the next message's envelope goes out in the same write as the
+end of the content before it: `Owner.ahead` is asked for one. With CHUNKING a message is one write, envelope and all.
+
 Each wait has a deadline that only a whole reply, or a whole piece of content taken, renews: octets that drip do not.
 After anything unexpected the connection is closed and never used again.
 """
@@ -10,22 +13,23 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Callable
-from enum import Enum, auto
-from typing import Any, Final, Protocol, TypeVar
+from typing import Final, Protocol, TypeVar
 
 from config.settings import Timeouts
-from deferred.defer import Deferred, maybe_deferred
+from deferred.defer import Deferred, fail, maybe_deferred, succeed
 from deferred.failure import Failure
-from deferred.interfaces import TimerHandle, TimeSource
+from deferred.interfaces import TimeSource
 from deferred.protocol import BaseProtocol, BufferedOctetsError, Transport
 from service.delivery import tls
 from service.delivery.content import Content
+from service.delivery.deadline import Deadline
+from service.delivery.passage import Passage, as_it_was
 from service.delivery.receipt import Receipt, describe
 from service.delivery.steps import Steps, deadline
 from service.journal import Journal
 from service.message.outcome import Phase
 from service.smtp.envelope import Envelope
-from service.smtp.errors import BrokenAnswer, ConfirmationLost, DeliveryError, HostFailure
+from service.smtp.errors import BrokenAnswer, DeliveryError
 from service.smtp.events import BodyWanted, Event, Failed, Finished, Ready, StartTLS
 from service.smtp.session import Session
 
@@ -34,6 +38,10 @@ R = TypeVar("R")
 _LEAVE_TAKING: Final = 5.0
 """Seconds for QUIT to go out and be answered; then the connection is cut."""
 
+_FRESH: Final = 0.5
+"""Seconds after the last answer in which a kept connection is taken to be alive. To one that has been idle for longer
+no content is sent before anything is answered: were it dead, nobody would know who has the message."""
+
 
 class Owner(Protocol):
     """Who keeps connections between messages."""
@@ -41,14 +49,11 @@ class Owner(Protocol):
     def keep(self, connection: Connection) -> None:
         """The connection can take another message."""
 
+    def ahead(self, connection: Connection) -> None:
+        """The connection can take the next envelope now, ahead of the answer to the message before."""
+
     def lost(self, connection: Connection) -> None:
         """The connection is gone."""
-
-
-class _Moment(Enum):
-    READY = auto()
-    SENT = auto()
-    ANSWERED = auto()
 
 
 class Connection(BaseProtocol):
@@ -84,57 +89,52 @@ class Connection(BaseProtocol):
         self._timeouts = timeouts
         self._context = context
         self._transport: Transport | None = None
-        self._timer: TimerHandle | None = None
+        self._deadline = Deadline(clock, self._timed_out)
         self._progress: tuple[object, ...] = ()
-        self._reached: set[_Moment] = set()
-        self._waiter: tuple[_Moment, Deferred[Any]] | None = None
+        self._passages: list[Passage] = []  # those under way, oldest first: two at most
+        self._ready = False
+        self._waits_until_ready: Deferred[Connection] | None = None
         self._error: DeliveryError | None = None
-        self._broken: Failure | None = None
-        self._receipt = Receipt(())
-        self._content: Content | None = None
-        self._piece = 0
+        self._fresh_until = float("inf")
         self._wanted = self._reading = self._full = False
         self._leaving = self._shaking_hands = False
         self._steps = Steps(clock, journal, host, session.phase)
 
-    def work_for(self, job: str) -> None:
-        """What is done from now on is done for the job with this id."""
-        self._steps.job = job
-
     # the steps
 
-    def handshake(self) -> Deferred[Connection]:
+    def handshake(self, job: str = "") -> Deferred[Connection]:
         """Fire with this connection once the server takes messages: greeting, EHLO, STARTTLS, AUTH.
 
-        Fails with `HostFailure`, as every step does.
+        It is made for the job with this id. Fails with `HostFailure`, as every step does.
         """
-        return self._wait_for(_Moment.READY)
+        if self._error is not None:
+            return fail(self._error)
+        if self._ready:
+            return succeed(self)
+        self._steps.job = job
+        d: Deferred[Connection] = Deferred(lambda _: self._not_wanted())
+        self._waits_until_ready = d
+        return d
 
-    def send(self, envelope: Envelope, content: Content) -> Deferred[Connection]:
-        """Fire once the whole message has gone out, or the server has refused it.
-
-        Fails with `HostFailure`, or with whatever reading the content failed with: then the message has not gone out.
-        """
+    def send(self, job: str, envelope: Envelope, content: Content) -> Deferred[Passage]:
+        """Begin to send a message; fire with its passage as `Passage.sent` does."""
         self.messages += 1
-        self._reached -= {_Moment.SENT, _Moment.ANSWERED}
-        self._content, self._piece = content, 0
-        self._steps.begin()
+        passage = Passage(job, content, self._session.replies, self.abort)
+        if not self._passages:
+            self._steps.begin(job)
+        self._passages.append(passage)
         self._take(self._session.send(envelope))
-        return self._wait_for(_Moment.SENT)
-
-    def confirm(self) -> Deferred[Receipt]:
-        """Fire with the receipt once the server has answered for every recipient.
-
-        Fails with `ConfirmationLost` if it never does: from the final dot on nobody knows whether it has the message.
-        """
-        return self._wait_for(_Moment.ANSWERED).add_callback(lambda _: self._receipt)
+        return passage.sent()
 
     def release(self, result: R) -> R:
         """Give the connection back, whatever came of the message, and hand `result` on."""
-        if isinstance(result, Failure) or not self.usable:
+        if isinstance(result, Failure):
             self.abort()
-        else:
-            self._owner.keep(self)
+        elif not self._passages:
+            if self.usable:
+                self._owner.keep(self)
+            else:
+                self.abort()
         return result
 
     def quit(self, *, wait: bool = True) -> None:
@@ -147,20 +147,27 @@ class Connection(BaseProtocol):
         self._leaving = bool(goodbye) and wait
         if not self._leaving:
             self._transport.close()
-        self._set_timer(_LEAVE_TAKING, self._transport.abort)
+        self._deadline.passed = self._transport.abort
+        self._deadline.set(_LEAVE_TAKING)
 
     def abort(self) -> None:
         """Close at once, in the middle of whatever is going on: with a reset where that is the content."""
         leave: Callable[[], None] = self._cut if self.past_data else self.quit
+        failed: list[Passage] = []
         for event in self._session.connection_lost("given up by us"):
-            if isinstance(event, Failed) and self._error is None:
-                self._error = self._as_it_was(event.error)
-        self._content = None
+            if isinstance(event, Failed):
+                failed = self._fail(event)
         leave()
+        for passage in failed:
+            passage.wake()
+
+    def _not_wanted(self) -> None:
+        self._waits_until_ready = None
+        self.abort()
 
     @property
     def past_data(self) -> bool:
-        """Whether the server has asked for the content (354), and has not answered it yet."""
+        """Whether the server has asked for the content (354), or gets it unasked, and has not answered it yet."""
         return self._session.phase in (Phase.BODY, Phase.CONFIRM)
 
     @property
@@ -178,35 +185,6 @@ class Connection(BaseProtocol):
         """The address it goes to."""
         name = self._transport.get_extra_info("peername") if self._transport is not None else None
         return (name[0], name[1]) if name else None
-
-    # what is waited for
-
-    def _wait_for(self, moment: _Moment) -> Deferred[Any]:
-        d: Deferred[Any] = Deferred(self._given_up)
-        self._waiter = (moment, d)
-        self._wake()
-        return d
-
-    def _given_up(self, d: Deferred[Any]) -> None:
-        """The wait was cancelled: an answer for some, or doubt, must not get lost over it."""
-        self._waiter = None
-        self.abort()
-        if self._error is not None and (self._error.outcomes or isinstance(self._error, ConfirmationLost)):
-            d.errback(self._error)
-
-    def _wake(self) -> None:
-        """Fire the wait if what it waits for is there. Comes last in each turn: the next step starts from here."""
-        if self._waiter is None:
-            return
-        moment, d = self._waiter
-        fault, answered = self._broken or self._error, _Moment.ANSWERED in self._reached
-        # an answer stands whatever came after it, within the same read perhaps; the end of a handshake does not
-        if moment in self._reached and (fault is None or answered):
-            self._waiter = None
-            d.callback(self)
-        elif fault is not None:
-            self._waiter = None
-            d.errback(fault)
 
     # the transport's calls
 
@@ -233,7 +211,7 @@ class Connection(BaseProtocol):
         self.lost = True
         if not self._shaking_hands:  # else `start_tls` fails as well, and knows why
             self._take(self._session.connection_lost(describe(error)))
-        self._set_timer(None)
+        self._deadline.drop()
         self._owner.lost(self)
 
     def pause_writing(self) -> None:
@@ -249,51 +227,69 @@ class Connection(BaseProtocol):
     # the session's events
 
     def _take(self, events: list[Event]) -> None:
+        """Take the session's events, and tell whoever waits for one."""
+        concerned: list[Passage] = []
         for event in events:
             match event:
                 case Ready():
-                    self._reached.add(_Moment.READY)
+                    self._ready = True
                 case StartTLS():
                     self._flush()
                     self._start_tls()
                 case BodyWanted():
                     self._wanted = True
-                case Finished(outcomes=outcomes, close=close):
-                    self._finish(Receipt(outcomes), close)
-                case Failed(error=error):
-                    self._fail(error)
-        if self._wanted:
+                case Finished():
+                    concerned.append(self._finish(event))
+                case Failed():
+                    concerned += self._fail(event)
+                    self._cut()
+        for passage in concerned:  # before the next message asks for one that goes ahead of it
+            passage.wake()
+        if self._wanted and not self._holds_back():
             self._wanted = False
             self._next_piece()
         if self._error is None:
             self._steps.reach(self._session.phase)  # before what it leads to can be seen of it
         self._flush()
         self._watch()
-        self._wake()
+        for passage in self._passages:
+            passage.wake()
+        self._tell_ready()
 
-    def _finish(self, receipt: Receipt, close: bool) -> None:
-        self._content = None
-        self._receipt = receipt
-        self._reached |= {_Moment.SENT, _Moment.ANSWERED}
-        if close:
+    def _finish(self, event: Finished) -> Passage:
+        """The oldest message has its answers."""
+        passage = self._passages.pop(0)
+        passage.content, passage.receipt = None, Receipt(event.outcomes)
+        self._steps.end(self._passages[0].job if self._passages else "")
+        self._fresh_until = self._clock.time() + _FRESH
+        if event.close:
             self._cut()
+        return passage
 
-    def _fail(self, error: DeliveryError) -> None:
-        self._content = None
+    def _fail(self, event: Failed) -> list[Passage]:
+        """The conversation is over; return the passages that it was over for, the last first: it gives way."""
+        failed, self._passages = self._passages, []
+        for passage, error in zip(failed, (event.error, *event.ahead), strict=False):
+            passage.content, passage.error = None, self._plain(error, passage.piece == 0)
         if self._error is None:
-            self._error = self._as_it_was(error)
-        self._cut()
+            self._error = failed[0].error if failed else self._plain(event.error)
+        return failed[::-1]
 
-    def _as_it_was(self, error: DeliveryError) -> DeliveryError:
-        """The error, but no doubt where there can be none: the final dot is the last of our octets, and if some are
-        still here, so is the dot."""
-        if isinstance(error, ConfirmationLost) and self._full:
-            return HostFailure(Phase.BODY, error.text, host=error.host or self.host, outcomes=error.outcomes)
-        error.host = error.host or self.host
-        return error
+    def _plain(self, error: DeliveryError, before_content: bool = False) -> DeliveryError:
+        return as_it_was(error, self.host, stuck=self._full, before_content=before_content)
+
+    def _tell_ready(self) -> None:
+        d = self._waits_until_ready
+        if d is None or not (self._ready or self._error):
+            return
+        self._waits_until_ready = None
+        if self._error is not None:
+            d.errback(self._error)
+        else:
+            d.callback(self)
 
     def _cut(self) -> None:
-        self._set_timer(None)
+        self._deadline.drop()
         if self._transport is not None and not self.lost:
             self._transport.abort()
 
@@ -324,7 +320,7 @@ class Connection(BaseProtocol):
         self._shaking_hands = False
         if isinstance(error, BufferedOctetsError):
             why = "octets came before the TLS handshake, which may be anybody's"
-            self._fail(BrokenAnswer(Phase.TLS, why, host=self.host))
+            self._error = BrokenAnswer(Phase.TLS, why, host=self.host)
             self._take(self._session.tls_failed(why))
             return
         session = self._transport.get_extra_info("ssl_object") if self._transport is not None else None
@@ -332,55 +328,77 @@ class Connection(BaseProtocol):
 
     # the content
 
+    def _holds_back(self) -> bool:
+        """Whether the content has to wait for a sign of life."""
+        newest = self._passages[-1]
+        return self._session.replies == newest.before and self._clock.time() > self._fresh_until
+
     def _next_piece(self) -> None:
-        content = self._content
-        if content is None or self._reading or self.lost:
+        """Send the next piece of the newest message's content, at once where that is at hand."""
+        passage = self._passages[-1] if self._passages else None
+        if passage is None or passage.content is None or self._reading or self.lost or not self._session.wants_body:
+            return
+        if passage.content.whole is not None:
+            self._queue(passage, passage.content.whole)
             return
         self._reading = True
         self._watch()
-        d: Deferred[bytes] = maybe_deferred(content.read, self._piece)
-        d.add_callback(self._send_piece)
+        d: Deferred[bytes] = maybe_deferred(passage.content.read, passage.piece)
+        d.add_callback(self._send_piece, passage)
         d.add_errback(self._fault)
 
-    def _send_piece(self, piece: bytes) -> None:
+    def _send_piece(self, piece: bytes, passage: Passage) -> None:
         self._reading = False
-        content = self._content
-        if content is None:
-            return  # the server has answered meanwhile
-        self._piece += 1
-        last = self._piece == content.pieces
+        if passage.content is not None:  # else the server has answered meanwhile
+            self._queue(passage, piece)
+            self._take([])
+
+    def _queue(self, passage: Passage, piece: bytes) -> None:
+        """Queue a piece, and behind the last one the next message's envelope, so that one write takes both."""
+        assert passage.content is not None
+        passage.piece += 1
+        last = passage.piece == passage.content.pieces
         if last:
-            self._content = None
+            passage.content = None
         self._session.send_body(piece, last)
+        if last and self._session.takes_next_ahead:
+            self._owner.ahead(self)
         self._flush()
         self._go_on()
-        self._take([])
 
     def _go_on(self) -> None:
         """With room in the transport: the next piece, or, after the last, the wait for the answer."""
         if self._full:
             return
-        if self._content is not None and self._session.phase is Phase.BODY:
+        for passage in self._passages:
+            passage.out = passage.content is None
+        if self._passages and self._passages[-1].piece and self._session.wants_body:
             self._clock.call_soon(self._next_piece)  # others have their turn between two pieces
-        elif self._session.phase is Phase.CONFIRM:
-            self._reached.add(_Moment.SENT)
 
     def _fault(self, failure: Failure) -> None:
         """It is not the server's fault: the failure goes to whoever waits, as it is."""
-        self._reading, self._content = False, None
-        self._broken = failure
+        self._reading = False
+        failed, self._passages = self._passages, []
+        for passage in failed:
+            passage.content, passage.fault = None, failure
+        d, self._waits_until_ready = self._waits_until_ready, None
         self._cut()
-        self._wake()
+        for passage in reversed(failed):
+            passage.wake()
+        if d is not None:
+            d.errback(failure)
 
     # deadlines and steps
 
     def _watch(self) -> None:
         """Start the deadline anew if anything whole has happened since it was started."""
-        progress = (self._session.phase, self._session.replies, self._piece, self._full, self._reading, self.messages)
-        if progress == self._progress or self._session.closed:
+        session = self._session
+        piece = self._passages[-1].piece if self._passages else 0
+        progress = (session.phase, session.replies, piece, self._full, self._reading, self.messages)
+        if progress == self._progress or session.closed:
             return
         self._progress = progress
-        self._set_timer(self._patience(), self._timed_out)
+        self._deadline.set(self._patience())
 
     def _patience(self) -> float | None:
         """Seconds that the present wait may take; None where the server owes nothing."""
@@ -389,12 +407,4 @@ class Connection(BaseProtocol):
         return deadline(self._session.phase, self._full, self._timeouts)
 
     def _timed_out(self) -> None:
-        self._timer = None
         self._take(self._session.timed_out())
-
-    def _set_timer(self, seconds: float | None, function: Callable[[], None] | None = None) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        if seconds is not None and function is not None and not self.lost:
-            self._timer = self._clock.call_later(seconds, function)

@@ -23,12 +23,15 @@ from service.delivery.routes import Site
 from service.delivery.tls import Contexts
 from service.journal import Journal
 from service.message.outcome import Phase
-from service.smtp.errors import BrokenAnswer, HostFailure
+from service.smtp.errors import BrokenAnswer, ChunkingRefused, HostFailure
 from service.smtp.options import SessionOptions
 from service.smtp.session import Session
 
 _IN_THE_CLEAR: Final = 3600.0
 """Seconds for which a host whose TLS failed is met in the clear at once, where the route says `opportunistic`."""
+
+_WITHOUT_CHUNKING: Final = 3600.0
+"""Seconds for which a host is sent DATA that has offered CHUNKING without knowing it."""
 
 _MOST_ADDRESSES: Final = 8
 """Of one host that are tried, so that no name can keep an attempt busy without end."""
@@ -60,12 +63,15 @@ class Connector:
         pool: Pool[Connection],
         contexts: Contexts,
         settings: Settings,
+        *,
         freed: Callable[[str], object],
         introduced: Callable[[str], object],
+        more: Callable[[Connection], object],
     ) -> None:
         """`freed(site)` is called when a connection is gone, so that there may be room for another; `introduced(site)`
-        when a new one has been through its handshake."""
+        when a new one has been through its handshake; `more(connection)` when one takes the next envelope ahead."""
         self._freed = freed
+        self._more = more
         self._introduced = introduced
         self._reactor = reactor
         self._journal = journal
@@ -74,6 +80,7 @@ class Connector:
         self._hosts = Hosts()
         self._resolver = Resolver(reactor)
         self._plain: dict[tuple[str, str], float] = {}
+        self._unchunked: dict[tuple[str, str], float] = {}
         self._timer: TimerHandle | None = None
         self.generation = 0
         """Of the settings: what was begun under an older one is not gone on with."""
@@ -88,6 +95,7 @@ class Connector:
         self._contexts = contexts
         self._settings = settings
         self._plain.clear()
+        self._unchunked.clear()
         self._resolver.forget()
         self.close_idle()
 
@@ -174,6 +182,7 @@ class Connector:
             lmtp=relay.scheme == "lmtp",
             host=host.name,
             skip_starttls=self._plain.get((site.name, host.name), 0.0) > self._reactor.time(),
+            chunking=self._unchunked.get((site.name, host.name), 0.0) <= self._reactor.time(),
         )
         return Connection(
             self._reactor,
@@ -201,6 +210,15 @@ class Connector:
         self._plain[key] = self._reactor.time() + _IN_THE_CLEAR
         return True
 
+    def goes_on_without_chunking(self, site: Site, host: Host, error: HostFailure) -> bool:
+        """Whether a host that does not know BDAT, though it offers it, is to be met again, and sent DATA: once. It is
+        remembered for a while, so that the next message need not fail first."""
+        key = (site.name, host.name)
+        if not isinstance(error, ChunkingRefused) or self._unchunked.get(key, 0.0) > self._reactor.time():
+            return False
+        self._unchunked[key] = self._reactor.time() + _WITHOUT_CHUNKING
+        return True
+
     # keeping
 
     def take(self, site: Site) -> Connection | None:
@@ -219,6 +237,12 @@ class Connector:
             connection.retired = True
             self._pool.retire(site, connection)
         self._watch()
+
+    def ahead(self, connection: Connection) -> None:
+        """A connection takes the next envelope ahead: if it is to have another message at all."""
+        worn = connection.messages >= self._settings.limits.messages_per_connection
+        if not self.closing and not worn and connection.generation == self.generation:
+            self._more(connection)
 
     def lost(self, connection: Connection) -> None:
         """A connection is gone."""

@@ -14,6 +14,8 @@ class Content(Protocol):
     """What a connection sends after DATA."""
 
     pieces: int
+    whole: bytes | None
+    """All of it, where it is at hand and may go at once."""
 
     def read(self, piece: int) -> Deferred[bytes]:
         """Piece number `piece`, from 0."""
@@ -32,6 +34,7 @@ class StoredContent:
 
     def __init__(self, store: Store, claim: Claim) -> None:
         self.pieces = claim.pieces
+        self.whole = claim.content
         self._store = store
         self._claim = claim
 
@@ -52,6 +55,7 @@ class Guarded:
 
     def __init__(self, content: Content, allow: Callable[[], Deferred[None]]) -> None:
         self.pieces = content.pieces
+        self.whole: bytes | None = None
         self._content = content
         self._allow = allow
 

@@ -98,9 +98,17 @@ class Delivery:
             allowance=self._allowance,
         )
         self._connector = Connector(
-            reactor, journal, self._pool, contexts, settings, self._scheduler.freed, self._scheduler.introduced
+            reactor,
+            journal,
+            self._pool,
+            contexts,
+            settings,
+            freed=self._scheduler.freed,
+            introduced=self._scheduler.introduced,
+            more=self._send_ahead,
         )
         self._at_work: dict[Key, Attempt] = {}
+        self._heirs: dict[Connection, Attempt] = {}  # of a conversation: whose message is next
         self._decided: set[Key] = set()
         self._rerouting = False
         self._drained: Deferred[None] | None = None
@@ -200,7 +208,24 @@ class Delivery:
             back.add_callback(lambda _: self._move_strays())
             back.add_errback(self._report, "unclaim").add_both(lambda _: self._decided.discard(_key(claim)))
             return
-        attempt = Attempt(claim, site, StoredContent(self._store, claim), self._connector, self._journal)
+        attempt = self._attempt(claim, site)
+        self._see_through(attempt, attempt.start)
+
+    def _send_ahead(self, connection: Connection) -> None:
+        """A connection has sent a message and waits for the answer: let the next one's envelope go with it. It takes no
+        slot of its own: it gets that of the message before."""
+        site = self._sites.get(connection.site)
+        claim = self._scheduler.next(connection.site) if site is not None else None
+        if site is not None and claim is not None:
+            attempt = self._heirs[connection] = self._attempt(claim, site)
+            self._see_through(attempt, lambda: attempt.send_ahead(connection))
+
+    def _attempt(self, claim: Claim, site: Site) -> Attempt:
+        return Attempt(claim, site, StoredContent(self._store, claim), self._connector, self._journal)
+
+    def _see_through(self, attempt: Attempt, start: Callable[[], Deferred[Receipt]]) -> None:
+        """Make the attempt, and write down what came of it."""
+        claim = attempt.claim
         self._at_work[_key(claim)] = attempt
         self._journal.tell(
             "attempt_started",
@@ -210,17 +235,24 @@ class Delivery:
             recipients=list(claim.recipients),
         )
         began = self._reactor.time()
-        d: Deferred[Any] = attempt.start()
-        d.add_both(self._leave, claim, began)
+        d: Deferred[Any] = start()
+        d.add_both(self._leave, attempt, began)
         d.add_callbacks(self._settle, self._postpone, claim, began)
         d.add_errback(self._keep_and_report, claim)
         d.add_both(self._done, claim)
 
-    def _leave(self, result: Any, claim: Claim, began: float) -> Any:
-        """The conversation is over, and its slot free, also while the outcome is still on its way to the disk."""
+    def _leave(self, result: Any, attempt: Attempt, began: float) -> Any:
+        """The conversation is over, and its slot free, also while the outcome is still on its way to the disk; or it
+        goes on with the message behind, to which the slot goes."""
+        claim, connection = attempt.claim, attempt.connection
         if isinstance(result, Receipt) and not any(map(policy.asks_for_less, result.outcomes)):
             self._scheduler.served(claim.site, began)
-        self._scheduler.leave(claim)
+        heir = self._heirs.pop(connection, None) if connection is not None else None
+        if heir is attempt:
+            return result  # it has died with the one before
+        if heir is not None:
+            heir.follow()
+        self._scheduler.leave(claim, heir.claim if heir is not None else None)
         return result
 
     def _settle(self, receipt: Receipt, claim: Claim, began: float) -> Deferred[None]:

@@ -99,9 +99,20 @@ class Scheduler:
         for state in [self._site(site)] if site is not None else list(self._sites.values()):
             self._wake_up(state)
 
-    def leave(self, claim: Claim) -> None:
-        """The conversation for this claim has ended: there is room for another."""
+    def next(self, site: str) -> Claim | None:
+        """The site's next message, for a conversation that goes on; None where there is none, or it is not its time.
+        It takes no slot until the message before has left."""
+        state = self._site(site)
+        if self._stopped or state.health != "up" or not state.stock or self._waits_for_its_pace(state):
+            return None
+        state.pace.take(self._reactor.time())
+        return state.stock.take()
+
+    def leave(self, claim: Claim, heir: Claim | None = None) -> None:
+        """The conversation for this claim has ended: there is room for another, or its slot goes to the heir."""
         self._pool.leave(claim.site)
+        if heir is not None:
+            self._pool.enter(heir.site)
         state = self._site(claim.site)
         state.ended += 1
         if state.probe == claim.id:

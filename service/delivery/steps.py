@@ -43,9 +43,15 @@ class Steps:
         self._phase = phase
         self._began = clock.time()
 
-    def begin(self) -> None:
-        """What comes now is the beginning of the phase: there was nothing to do before."""
+    def begin(self, job: str) -> None:
+        """What comes now is the beginning of the phase, for this job: there was nothing to do before."""
+        self.job = job
         self._began = self._clock.time()
+
+    def end(self, job: str) -> None:
+        """The message has its answers; what comes now is done for this job, whose envelope has gone ahead, if any."""
+        self.reach(Phase.MAIL)
+        self.job = job
 
     def reach(self, phase: Phase) -> None:
         """The conversation waits in `phase` now."""

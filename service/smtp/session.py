@@ -114,6 +114,14 @@ class Session:
             return False
         return not self._transactions or self._transactions[-1].complete
 
+    @property
+    def takes_next_ahead(self) -> bool:
+        """Whether the next envelope may go in one write with the end of this one's content. With chunks, where all of
+        a message goes at once, it had better wait for the answer: else two would be in doubt together."""
+        if not self._transactions or self._transactions[-1].chunking:
+            return False
+        return self._handshake.extensions.pipelining and self.takes_envelope
+
     # what happens to it
 
     def receive_data(self, data: bytes) -> list[Event]:
