@@ -120,10 +120,11 @@ class Connection(BaseProtocol):
         """Begin to send a message; fire with its passage as `Passage.sent` does."""
         self.messages += 1
         passage = Passage(job, content, self._session.replies, self.abort)
-        if not self._passages:
-            self._steps.begin(job)
         self._passages.append(passage)
-        self._take(self._session.send(envelope))
+        events = self._session.send(envelope)
+        if len(self._passages) == 1:
+            self._steps.begin(job, self._session.phase)
+        self._take(events)
         return passage.sent()
 
     def release(self, result: R) -> R:

@@ -43,9 +43,10 @@ class Steps:
         self._phase = phase
         self._began = clock.time()
 
-    def begin(self, job: str) -> None:
-        """What comes now is the beginning of the phase, for this job: there was nothing to do before."""
+    def begin(self, job: str, phase: Phase) -> None:
+        """A message begins, in this phase: there was nothing to do before."""
         self.job = job
+        self._phase = phase
         self._began = self._clock.time()
 
     def end(self, job: str) -> None:
