@@ -12,7 +12,6 @@ import random as randomness
 import ssl
 from collections.abc import Callable, Iterable, Sequence
 from importlib import metadata
-from pathlib import Path
 from typing import Any, Final
 
 from config.problems import ConfigError
@@ -26,11 +25,9 @@ from service.delivery.reports import Kind
 from service.journal import Journal, Listener
 from service.log import Log
 from service.message.bounce import Undelivered, bounce, delay_warning
-from service.message.job import Job
 from service.message.outcome import Outcome
-from service.message.read import ReadingRules, is_job_name, read_job
+from service.message.read import is_job_name
 from service.queue.aftermath import tell_aftermath
-from service.queue.attachments import Attachments
 from service.queue.calendar import BootClock
 from service.queue.damage import REMEDY, set_aside_if_damaged
 from service.queue.drop import DropDirectory
@@ -40,6 +37,7 @@ from service.queue.lastwork import LastWork
 from service.queue.layout import Layout, prepare
 from service.queue.lock import DirectoryLock
 from service.queue.poke import PokeWatch
+from service.queue.reader import JobReader
 from service.queue.results import ResultWriter
 from service.queue.sqlite import SQLiteStore
 from service.queue.store import Claim, StoreFailed, Submission
@@ -158,27 +156,13 @@ class Daemon:
         self._held.append(self._poke.close)
 
     def _build_intake(self, layout: Layout) -> None:
-        def read(name: str, octets: bytes) -> Job:
-            settings = self.settings
-            attachments = Attachments(
-                layout.new, [Path(folder) for folder in settings.queue.attachments], most=settings.limits.message_size
-            )
-            return read_job(
-                name,
-                octets,
-                rules=ReadingRules(settings.hostname, settings.limits.message_size, settings.limits.recipients),
-                now=self._reactor.wall_time(),
-                unique=self._unique,
-                open_attachment=attachments.read,
-            )
-
         self._intake = Intake(
             self._reactor,
             self._store,
             self.journal,
             layout,
             self._drop,
-            read=read,
+            read=JobReader(lambda: self.settings, layout.new, self._reactor, self._unique),
             wants=is_job_name,
             site_of=self._delivery.site_of,
             accepted=self._accepted,

@@ -16,7 +16,7 @@ from config.settings import Settings
 from deferred.defer import CancelledError, Deferred, succeed
 from deferred.failure import Failure
 from deferred.interfaces import Reactor, TimerHandle
-from service.delivery import news, policy
+from service.delivery import policy
 from service.delivery.attempt import Attempt, GivenUp
 from service.delivery.books import Books
 from service.delivery.connection import Connection
@@ -25,14 +25,14 @@ from service.delivery.content import ContentGone, ContentUnreadable, StoredConte
 from service.delivery.policy import Plan
 from service.delivery.pool import Pool
 from service.delivery.receipt import Receipt
-from service.delivery.reports import Compose, Kind, Reports
+from service.delivery.reports import Compose, Reports
 from service.delivery.routes import UNROUTED, Router, Site
 from service.delivery.scheduler import Scheduler
 from service.delivery.sites import Allowance, SiteView
 from service.delivery.tls import Contexts, Trust
 from service.journal import Journal
 from service.message.outcome import Outcome
-from service.queue.store import Claim, Settled, Settlement, Store, StoreFailed, Submission
+from service.queue.store import Claim, Settlement, Store, StoreFailed
 from service.smtp.errors import ConfirmationLost, HostFailure
 
 _BATCH: Final = 100
@@ -81,8 +81,6 @@ class Delivery:
         self._journal = journal
         self._trust = trust
         self._settings = settings
-        self._books = Books(reactor, store)
-        self._reports = Reports(store, journal, compose)
         self._router, contexts = self._tables(settings)
         self._sites = self._router.sites()
         self._pool: Pool[Connection] = Pool(settings.limits, settings.timeouts.idle)
@@ -97,6 +95,7 @@ class Delivery:
             careful=self._asks_for_a_password,
             allowance=self._allowance,
         )
+        self._books = Books(reactor, store, journal, Reports(store, journal, compose), self._scheduler.expect)
         self._connector = Connector(
             reactor,
             journal,
@@ -315,25 +314,8 @@ class Delivery:
             done.add_both(self._settled_for_good, claim)
 
     def _write(self, claim: Claim, plan: Plan) -> Deferred[None]:
-        """Make the plan durable, with the reports it owes; only then tell."""
-        d: Deferred[Any] = self._reports.owed(claim, plan)
-        return d.add_callback(self._commit, claim, plan)
-
-    def _commit(self, reports: dict[Kind, Submission], claim: Claim, plan: Plan) -> Deferred[None]:
-        self._decided.add(_key(claim))
-        d: Deferred[Any] = self._books.settle(plan.settlement(claim, self._now(), tuple(reports.values())))
-        return d.add_callback(self._settled, claim, plan, reports)
-
-    def _settled(self, done: Settled, claim: Claim, plan: Plan, reports: dict[Kind, Submission]) -> None:
-        news.tell(self._journal, claim, plan, done, tuple(reports))
-        for site in done.sites:
-            if site != claim.site:
-                self._scheduler.wake(site)  # moved there by new routes: due now, perhaps
-            elif plan.due is not None and not plan.hold:
-                self._scheduler.expect(site, plan.due)
-        for report in reports.values():
-            for site in set(report.sites):
-                self._scheduler.wake(site)
+        key = _key(claim)
+        return self._books.write(claim, plan, lambda: self._decided.add(key))
 
     def _give_back(self, claim: Claim) -> Deferred[None]:
         """Nothing was tried, or nothing that counts: the claim is due as it was."""

@@ -90,9 +90,12 @@ class Scheduler:
         else:
             self._mark(self._site(site))
 
-    def expect(self, site: str, due: float) -> None:
-        """A message of the site is due then, by the store's time."""
-        self._lookout.expect(self._site(site), due)
+    def expect(self, site: str, due: float | None) -> None:
+        """A message of the site is due then, by the store's time; None: now, perhaps."""
+        if due is None:
+            self.wake(site)
+        else:
+            self._lookout.expect(self._site(site), due)
 
     def end_rest(self, site: str | None = None) -> None:
         """Let the site, or (None) every site, be tried now."""
