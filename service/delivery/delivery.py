@@ -72,10 +72,8 @@ class Delivery:
         trust: Trust,
         compose: Compose,
     ) -> None:
-        """`trust` puts certificates into a TLS context, `compose` makes bounces and warnings.
-
-        Raises `OSError` where a route's `ca_file` cannot be read.
-        """
+        """`trust` puts certificates into a TLS context, `compose` makes bounces and warnings. Raises `OSError` where a
+        route's `ca_file` cannot be read."""
         self._reactor = reactor
         self._store = store
         self._journal = journal
