@@ -117,7 +117,7 @@ class Daemon:
         self._listen()
         self._store.on_moved(self._delivery.wake)
         self._delivery.start()
-        self._results.start()
+        self._poked()  # what commands asked for while no daemon ran
         self._intake.start()
         self._purge()
         self.journal.tell(
