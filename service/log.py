@@ -44,13 +44,19 @@ _encode: Final = msgspec.json.Encoder(enc_hook=repr).encode
 _encode_in_ascii: Final = json.JSONEncoder(default=repr, separators=(",", ":")).encode
 
 
-def _as_json(_logger: object, _method: str, facts: Facts) -> str:
-    """ASCII: whatever is no letter of it is escaped. The quick encoder does not, and most lines have nothing to."""
+def _for_machines(timestamp: str, level: str, event: str, facts: Facts) -> str:
+    """JSON in ASCII: whatever is no letter of it is escaped. The quick encoder does not, and most facts have nothing
+    to."""
+    head = f'{{"timestamp":"{timestamp}","level":"{level}","event":"{event}"'
+    if not facts:
+        return head + "}"
     try:
-        line = _encode(facts)
+        body = _encode(facts)
     except UnicodeEncodeError:  # half a surrogate pair
-        return _encode_in_ascii(facts)
-    return line.decode() if line.isascii() and b"\x7f" not in line else _encode_in_ascii(facts)
+        return f"{head},{_encode_in_ascii(facts)[1:]}"
+    if body.isascii() and b"\x7f" not in body:
+        return f"{head},{body.decode()[1:]}"
+    return f"{head},{_encode_in_ascii(facts)[1:]}"
 
 
 @lru_cache(16)
@@ -58,10 +64,18 @@ def _to_the_second(second: int) -> str:
     return datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S")
 
 
-def _for_people() -> list[Callable[[object, str, Facts], Any]]:
+def _for_people() -> Callable[[str, str, str, Facts], str]:
     import structlog  # with all that it imports it would be a fifth of the start of a daemon that writes JSON
 
-    return [_drop_nothings, _escape_controls, structlog.dev.ConsoleRenderer(colors=False)]
+    render = structlog.dev.ConsoleRenderer(colors=False)
+
+    def line(timestamp: str, level: str, event: str, facts: Facts) -> str:
+        what: Facts = {"timestamp": timestamp, "level": level, "event": event, **facts}
+        for process in (_drop_nothings, _escape_controls):
+            what = process(None, level, what)
+        return str(render(None, level, what))
+
+    return line
 
 
 class Log:
@@ -86,7 +100,7 @@ class Log:
     def configure(self, format: Literal["json", "console"], level: str) -> None:
         """Write in this format from now on, and nothing below this level."""
         self._threshold = LEVELS[level]
-        self._processors: list[Callable[[object, str, Facts], Any]] = [_as_json] if format == "json" else _for_people()
+        self._line = _for_machines if format == "json" else _for_people()
 
     def __call__(self, event: str, facts: dict[str, object]) -> None:
         """Take a line; it is written before long."""
@@ -103,15 +117,11 @@ class Log:
 
     def _render(self, event: str, level: str, facts: dict[str, object]) -> str:
         second, millisecond = divmod(int(self._reactor.wall_time() * 1000), 1000)
-        line: Any = {
-            "timestamp": f"{_to_the_second(second)}.{millisecond:03d}Z",
-            "level": level,
-            "event": event,
-            **{name: round(value, 3) if isinstance(value, float) else value for name, value in facts.items()},
-        }
-        for process in self._processors:
-            line = process(None, level, line)
-        return str(line)
+        for value in facts.values():
+            if type(value) is float:
+                facts = {name: round(value, 3) if isinstance(value, float) else value for name, value in facts.items()}
+                break
+        return self._line(f"{_to_the_second(second)}.{millisecond:03d}Z", level, event, facts)
 
     def _hand_over(self) -> None:
         """Give what has gathered to a thread."""
