@@ -61,7 +61,8 @@ def test_a_pipelined_message_is_counted_and_written_down(sink: Sink, tmp_path: P
     assert (seen.recipients, seen.connections, seen.open, seen.most) == (1, 1, 0, 1)
     [logged] = read_log(tmp_path / "log")
     assert logged.message_id == "<one@bench.example>"
-    assert (logged.octets, logged.recipients, logged.at) == (len(MESSAGE), 1, pytest.approx(seen.last, abs=1e-5))
+    assert (logged.octets, logged.recipients) == (len(MESSAGE), 1)
+    assert logged.at == pytest.approx(seen.last, abs=1e-5)
 
 
 @pytest.mark.parametrize("cut", range(1, len(b"DATA\r\n" + MESSAGE + b".\r\n")))
