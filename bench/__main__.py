@@ -9,12 +9,37 @@ import argparse
 import sys
 import time
 import traceback
+from typing import Final
 
-from bench import deferred_cost, store_cost, throughput
+from bench import (
+    crowd,
+    deferred_cost,
+    document,
+    encryption,
+    fairness,
+    large,
+    million,
+    models,
+    roundtrips,
+    store_cost,
+    throughput,
+)
 from bench.suite import Benchmark, Scale, Shown
 from bench.wrong import Skipped
 
-BENCHMARKS = (deferred_cost.BENCHMARK, store_cost.BENCHMARK, throughput.BENCHMARK)
+MODULES: Final = (
+    deferred_cost,
+    store_cost,
+    throughput,
+    roundtrips,
+    encryption,
+    crowd,
+    models,
+    fairness,
+    million,
+    large,
+)
+BENCHMARKS: Final = tuple(module.BENCHMARK for module in MODULES)
 
 
 def run(benchmark: Benchmark, scale: Scale) -> Shown:
@@ -28,21 +53,33 @@ def run(benchmark: Benchmark, scale: Scale) -> Shown:
     return shown
 
 
-def main(arguments: list[str]) -> int:
-    """Run those that are named, or all."""
+def arguments(given: list[str]) -> argparse.Namespace:
+    """What the command line asks for."""
     names = [benchmark.name for benchmark in BENCHMARKS]
-    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__.partition("\n\n")[0])
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"one of {', '.join(names)}; else all")
+    parser = argparse.ArgumentParser(prog="python -m bench", description=str(__doc__).partition("\n\n")[2])
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"some of {', '.join(names)}; else all")
     parser.add_argument("--quick", action="store_true", help="everything small: its figures mean nothing")
-    given = parser.parse_args(arguments)
-    if unknown := set(given.names) - set(names):
+    parser.add_argument("--write", action="store_true", help="put tables and pictures into docs/performance.md")
+    asked = parser.parse_args(given)
+    if unknown := set(asked.names) - set(names):
         parser.error(f"there is no benchmark {', '.join(sorted(unknown))}; there are {', '.join(names)}")
+    if asked.quick and asked.write:
+        parser.error("figures of --quick are not to be written down")
+    return asked
+
+
+def main(given: list[str]) -> int:
+    """Run those that are named, or all."""
+    asked = arguments(given)
+    print(f"{document.machine()}\n")
     failed = []
     for benchmark in BENCHMARKS:
-        if given.names and benchmark.name not in given.names:
+        if asked.names and benchmark.name not in asked.names:
             continue
         try:
-            run(benchmark, Scale(given.quick))
+            shown = run(benchmark, Scale(asked.quick))
+            if asked.write:
+                document.write(benchmark.name, shown)
         except Skipped as skipped:
             print(f"skipped: {skipped}\n")
         except Exception:  # noqa: BLE001 (the others are measured all the same)

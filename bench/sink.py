@@ -18,6 +18,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -216,6 +217,15 @@ class Sink:
                     raise Wrong(f"after {seconds:.0f} s only {so_far.messages} messages had come") from None
         assert self._expected
         return self._expected
+
+    def wait_for(self, messages: int, seconds: float) -> Report:
+        """What it has seen once so many messages, or some more, have come. Raises `Wrong` after that many seconds."""
+        end = time.monotonic() + seconds
+        while (report := self.report()).messages < messages:
+            if report.now > end:
+                raise Wrong(f"after {seconds:.0f} s only {report.messages} messages had come")
+            time.sleep(0.005)
+        return report
 
     def report(self) -> Report:
         """What it has seen so far."""

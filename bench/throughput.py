@@ -22,7 +22,8 @@ from bench.mail import Mail
 from bench.postfix import Postfix, look_for_it
 from bench.processes import Cost, run
 from bench.sink import EVERYTHING, MOST_BUSY, NO_CHUNKING, Report, Sink
-from bench.suite import Benchmark, Scale, Shown
+from bench.suite import Benchmark, Picture, Scale, Shown
+from bench.svg import Bar, bars
 from bench.tables import Table, number, share, times
 from bench.task import PeerName, Task
 from bench.wrong import Skipped
@@ -220,7 +221,9 @@ def show(rows: Sequence[Row]) -> Shown:
         )
     columns = ("", "way", "messages/s", "deferd is", "CPU us each", "sink busy", "connections", "")
     title = f"{rows[0].messages:,} messages of {SIZE} octets, the median of {rows[0].runs}"
-    return Shown((Table(title, columns, tuple(lines), tuple(dict.fromkeys(notes))),))
+    drawn = [Bar(f"{row.who}, {row.way}", row.rate, ours=row.who == "deferd") for row in rows if not row.skipped]
+    picture = Picture("throughput.svg", "Messages a second, end to end and draining", bars("messages a second", drawn))
+    return Shown((Table(title, columns, tuple(lines), tuple(dict.fromkeys(notes))),), (picture,))
 
 
 BENCHMARK: Final = Benchmark(
