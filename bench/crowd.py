@@ -74,7 +74,7 @@ def peer(who: str, messages: int) -> Row:
         report = sink.wait(60)
         report = sink.stop()
         report.check(messages)
-        memory = (cost.peak - cost.idle) / messages
+        memory = cost.memory(report.most)
         return Row(who, messages, report.most, report.last - report.connected, cost.cpu / messages, memory)
 
 
@@ -97,13 +97,14 @@ def deferd(messages: int, lead: float) -> Row:
         time.sleep(due - 0.5 - time.time())
         idle, used = deferd.memory(), deferd.cpu()
         report = sink.wait(600)
-        used, memory = deferd.cpu() - used, (deferd.memory("VmHWM") - idle) / messages
+        used, grown = deferd.cpu() - used, deferd.memory("VmHWM") - idle
         deferd.stop()
         report = sink.stop()
         report.check(messages)
         if deferd.count("delivered") != messages:
             raise Wrong(f"deferd tells of {deferd.count('delivered')} deliveries, not of {messages}")
-        return Row("deferd, durable", messages, report.most, report.last - report.connected, used / messages, memory)
+        took = report.last - report.connected
+        return Row("deferd, durable", messages, report.most, took, used / messages, grown / report.most)
 
 
 def show(rows: Sequence[Row]) -> Shown:

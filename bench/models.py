@@ -54,7 +54,7 @@ def sent(model: str, messages: int) -> Row:
         cost = run("bench.peers", Task(peer=MODELS[model], mail=mail, connections=messages, addresses=addresses), Cost)
         report = sink.stop()
         report.check(messages)
-        memory = (cost.peak - cost.idle) / messages
+        memory = cost.memory(report.most)
         return Row(model, messages, report.most, cost.wall, cost.cpu / messages, memory)
 
 

@@ -13,20 +13,18 @@ None of them keeps anything: what they have not sent when they die is lost.
 from __future__ import annotations
 
 import asyncio
+import importlib
 import os
 import smtplib
 import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-import aiosmtplib
 import msgspec
 
-from bench import bare, callbacks
 from bench.mail import SENDER
 from bench.processes import Cost, Meter, raise_open_files
 from bench.task import PeerName, Task
@@ -40,6 +38,7 @@ HOSTNAME: Final = "bench.example"  # else they look it up
 
 def with_aiosmtplib(task: Task) -> None:
     """As its documentation does: connect, sendmail, quit."""
+    import aiosmtplib
 
     async def sender(number: int) -> None:
         host, port = task.addresses[number % len(task.addresses)]
@@ -75,7 +74,7 @@ def with_threads(task: Task) -> None:
 
 
 def with_processes(task: Task) -> int:
-    """All processes are forked at once. Returns the memory that they would have if all had what some have."""
+    """All processes are forked at once. Returns the octets of memory that one has for itself, on average."""
     children = []
     for number in range(task.connections):
         if not (pid := os.fork()):
@@ -86,7 +85,7 @@ def with_processes(task: Task) -> int:
     failed = sum(os.waitpid(pid, 0)[1] != 0 for pid in children)
     if failed:
         raise Wrong(f"{failed} of {len(children)} processes failed")
-    return sum(looked_at) // len(looked_at) * len(children)
+    return sum(looked_at) // len(looked_at)
 
 
 def _be_a_child(task: Task, number: int) -> None:
@@ -106,22 +105,25 @@ def _own_memory(pid: int) -> int:
     return 1024 * sum(int(line.split()[1]) for line in lines if line.startswith("Private_"))
 
 
-PEERS: Final[dict[PeerName, Callable[[Task], int | None]]] = {
-    "bare": bare.send,
-    "sessions": callbacks.with_sessions,
-    "examples": callbacks.with_examples,
-    "aiosmtplib": with_aiosmtplib,
-    "threads": with_threads,
-    "processes": with_processes,
+PEERS: Final[dict[PeerName, str]] = {
+    "bare": "bench.bare:send",
+    "sessions": "bench.callbacks:with_sessions",
+    "examples": "bench.callbacks:with_examples",
+    "aiosmtplib": "bench.peers:with_aiosmtplib",
+    "threads": "bench.peers:with_threads",
+    "processes": "bench.peers:with_processes",
 }
+"""Imported when it is wanted, and not before: what one imports is not in the memory of the others."""
 
 
 def main(task: Task) -> Cost:
     """Do the task in this process."""
+    module, _, name = PEERS[task.peer].partition(":")
+    send = getattr(importlib.import_module(module), name)
     raise_open_files(task.connections + 100)
     meter = Meter()
-    others = PEERS[task.peer](task)
-    return meter.cost(others or 0)
+    each: int | None = send(task)
+    return meter.cost(each)
 
 
 if __name__ == "__main__":

@@ -22,12 +22,18 @@ _TICKS: Final = os.sysconf("SC_CLK_TCK")
 
 
 class Cost(msgspec.Struct, frozen=True):
-    """What a task took: `wall` and `cpu` seconds; `idle` and `peak` octets of memory, before and at the most."""
+    """What a task took: `wall` and `cpu` seconds; `idle` and `peak` octets of memory, before and at the most; `each` is
+    what every child had, where there were some."""
 
     wall: float
     cpu: float
     idle: int
     peak: int
+    each: int | None = None
+
+    def memory(self, most: int) -> float:
+        """Octets for each of the conversations, of which there were `most` at once."""
+        return (self.peak - self.idle) / most if self.each is None else self.each
 
 
 def cpu_seconds(pid: int) -> float:
@@ -67,10 +73,9 @@ class Meter:
         self._cpu = _cpu()
         self._wall = time.perf_counter()
 
-    def cost(self, others: int = 0) -> Cost:
-        """What has been used so far; the children's memory at its most is told."""
-        peak = memory(field="VmHWM") + others
-        return Cost(time.perf_counter() - self._wall, _cpu() - self._cpu, self._idle, peak)
+    def cost(self, each: int | None = None) -> Cost:
+        """What has been used so far; what each child's memory was is told."""
+        return Cost(time.perf_counter() - self._wall, _cpu() - self._cpu, self._idle, memory(field="VmHWM"), each)
 
 
 def _cpu() -> float:
