@@ -104,13 +104,21 @@ class Connection:
 
 def send(task: Task) -> None:
     """Do the task. Raises `Wrong` where the server does anything but take it."""
-    epoll = select.epoll()
     connections: dict[int, Connection] = {}
-    for number in range(task.connections):
-        connection = Connection(task, number)
-        connections[connection.socket.fileno()] = connection
-        epoll.register(connection.socket.fileno(), select.EPOLLIN)
-    watched: set[int] = set()
+    try:
+        with select.epoll() as epoll:
+            for number in range(task.connections):
+                connection = Connection(task, number)
+                connections[connection.socket.fileno()] = connection
+                epoll.register(connection.socket.fileno(), select.EPOLLIN)
+            _converse(epoll, connections)
+    finally:
+        for connection in connections.values():
+            connection.socket.close()
+
+
+def _converse(epoll: select.epoll, connections: dict[int, Connection]) -> None:
+    watched: set[int] = set()  # those that have more to write than the system takes at once
     while connections:
         for fd, mask in epoll.poll():
             connection = connections[fd]
@@ -121,4 +129,3 @@ def send(task: Task) -> None:
             if full != (fd in watched):
                 epoll.modify(fd, select.EPOLLIN | (select.EPOLLOUT if full else 0))
                 watched ^= {fd}
-    epoll.close()

@@ -127,4 +127,4 @@ def show(rows: Sequence[Row]) -> Shown:
     return Shown((Table(title, columns, lines),), (Picture("crowd.svg", title, bars(f"{title}: seconds", drawn)),))
 
 
-BENCHMARK: Final = Benchmark("crowd", "ten thousand conversations at once in one process", measure, show)
+BENCHMARK: Final = Benchmark("ten thousand conversations at once in one process", measure, show)

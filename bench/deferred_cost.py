@@ -252,4 +252,4 @@ def show(rows: Sequence[Row]) -> Shown:
     return Shown((Table("One run of each, the median", columns, tuple(lines)),))
 
 
-BENCHMARK: Final = Benchmark("deferreds", "what a Deferred costs, beside Twisted's and asyncio's Future", measure, show)
+BENCHMARK: Final = Benchmark("what a Deferred costs, beside Twisted's and asyncio's Future", measure, show)

@@ -95,4 +95,4 @@ def show(rows: Sequence[Row]) -> Shown:
     return Shown((Table(f"{rows[0].messages:,} messages of 4096 octets, draining", columns, tuple(lines)),))
 
 
-BENCHMARK: Final = Benchmark("tls", "the rate inside TLS, and handshakes", measure, show)
+BENCHMARK: Final = Benchmark("the rate inside TLS, and handshakes", measure, show)

@@ -89,7 +89,7 @@ def delivered(case: str, healthy: int, rate: float, trouble: Trouble) -> Row:
                 dropped(dropper)
             latencies = _latencies(sink, log, mail)
             deferd.stop()
-    return Row(case, healthy, backlog, *_quantiles(latencies))
+    return Row(case, healthy, backlog, *quantiles(latencies))
 
 
 class closed_ports:  # noqa: N801 (used as a word)
@@ -137,7 +137,7 @@ def _latencies(sink: Sink, log: Path, mail: Mail) -> list[float]:
     return sorted(taken.values())
 
 
-def _quantiles(latencies: Sequence[float]) -> tuple[float, float, float]:
+def quantiles(latencies: Sequence[float]) -> tuple[float, float, float]:
     """The median, the latency that one in a hundred exceeds, and the worst, of latencies in their order."""
     return latencies[len(latencies) // 2], latencies[len(latencies) * 99 // 100], latencies[-1]
 
@@ -166,4 +166,4 @@ def show(rows: Sequence[Row]) -> Shown:
     return Shown((Table(title, columns, lines, (note,)),), (picture,))
 
 
-BENCHMARK: Final = Benchmark("fairness", "healthy mail beside a tarpit, dead and slow sites", measure, show)
+BENCHMARK: Final = Benchmark("healthy mail beside a tarpit, dead and slow sites", measure, show)

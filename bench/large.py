@@ -67,4 +67,4 @@ def show(rows: Sequence[Row]) -> Shown:
     return Shown((Table("Large messages, streamed from the store", columns, lines),))
 
 
-BENCHMARK: Final = Benchmark("large", "a hundred messages of 50 MB in flight", measure, show)
+BENCHMARK: Final = Benchmark("a hundred messages of 50 MB in flight", measure, show)

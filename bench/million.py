@@ -136,4 +136,4 @@ def _chart(title: str, points: Sequence[tuple[float, float]]) -> Chart:
     return Chart(title, "messages in the queue", (Line("deferd", tuple(points), ours=True),))
 
 
-BENCHMARK: Final = Benchmark("million", "a queue of 10,000 messages, and of a million", measure, show)
+BENCHMARK: Final = Benchmark("a queue of 10,000 messages, and of a million", measure, show)

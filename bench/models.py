@@ -91,4 +91,4 @@ def _chart(rows: Sequence[Row], title: str, values: Sequence[float]) -> Chart:
     return Chart(title, "messages at once", tuple(drawn))
 
 
-BENCHMARK: Final = Benchmark("models", "a process, a thread, a callback for each message", measure, show)
+BENCHMARK: Final = Benchmark("a process, a thread, a callback for each message", measure, show)

@@ -99,4 +99,4 @@ def show(rows: Sequence[Row]) -> Shown:
     return Shown((table,), (picture,))
 
 
-BENCHMARK: Final = Benchmark("roundtrips", "deferd and a far server: round trips a message", measure, show)
+BENCHMARK: Final = Benchmark("deferd and a far server: round trips a message", measure, show)

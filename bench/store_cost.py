@@ -94,4 +94,4 @@ def show(rows: Sequence[Row]) -> Shown:
     return Shown((Table(title, ("", "messages/s", "CPU us each"), tuple(lines)),))
 
 
-BENCHMARK: Final = Benchmark("store", "what the store costs by itself", measure, show)
+BENCHMARK: Final = Benchmark("what the store costs by itself", measure, show)

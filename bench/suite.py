@@ -39,7 +39,6 @@ class Benchmark(msgspec.Struct, frozen=True):
     """`measure(scale)` raises `Wrong` where the run is no measurement, `Skipped` where it cannot be done here; what it
     returns, rows of the benchmark's own type, is for `show`. `title` says in a line what is measured."""
 
-    name: str
     title: str
     measure: Callable[[Scale], Sequence[Any]]
     show: Callable[[Sequence[Any]], Shown]

@@ -20,17 +20,14 @@ from bench.tables import number
 
 _STYLE: Final = """\
 text { font: 12px system-ui, sans-serif; fill: #1f2328 }
-.title { font-weight: 600 } .faint { fill: #59636e }
-.grid { stroke: #d1d9e0 } .ours { fill: #0969da } .other { fill: #8c959f }
-path, circle { stroke-width: 2; fill: none }
-path.ours, circle.ours { stroke: #0969da } path.c0, circle.c0 { stroke: #bc4c00 } path.c1, circle.c1 { stroke: #1a7f37 }
-path.c2, circle.c2 { stroke: #8250df } path.c3, circle.c3 { stroke: #59636e }
+text.title { font-weight: 600 } text.faint { fill: #59636e }
+line { stroke: #d1d9e0 } rect.ours { fill: #0969da } rect.other { fill: #8c959f }
+path, circle { stroke-width: 2; fill: none } .c { stroke: #0969da }
+.c0 { stroke: #bc4c00 } .c1 { stroke: #1a7f37 } .c2 { stroke: #8250df } .c3 { stroke: #59636e }
 @media (prefers-color-scheme: dark) {
-text { fill: #f0f6fc } .faint { fill: #9198a1 }
-.grid { stroke: #3d444d } .ours { fill: #4493f8 } .other { fill: #656c76 }
-path, circle { fill: none } text.ours { fill: #f0f6fc }
-path.ours, circle.ours { stroke: #4493f8 } path.c0, circle.c0 { stroke: #db6d28 } path.c1, circle.c1 { stroke: #3fb950 }
-path.c2, circle.c2 { stroke: #ab7df8 } path.c3, circle.c3 { stroke: #9198a1 }
+text { fill: #f0f6fc } text.faint { fill: #9198a1 }
+line { stroke: #3d444d } rect.ours { fill: #4493f8 } rect.other { fill: #656c76 } .c { stroke: #4493f8 }
+.c0 { stroke: #db6d28 } .c1 { stroke: #3fb950 } .c2 { stroke: #ab7df8 } .c3 { stroke: #9198a1 }
 }"""
 _LETTER: Final = 6.6
 """Pixels of a letter, about."""
@@ -115,36 +112,37 @@ class _Axis:
 
 def _chart(chart: Chart, width: float, height: float) -> list[str]:
     points = [point for line in chart.lines for point in line.points]
-    room = 16 + _LETTER * max(len(line.label) for line in chart.lines)
+    room = 18 + _LETTER * max(len(line.label) for line in chart.lines)
     left, right, top, bottom = 52.0, width - room, 40.0, height - 44
     x = _Axis((x for x, _ in points), left, right, tight=True)
     y = _Axis((y for _, y in points), bottom, top)
     drawn = [_text(10, 20, chart.title, "title"), _text((left + right) / 2, height - 8, chart.x, "faint", "middle")]
     for value in y.decades():
-        drawn.append(
-            f'<line class="grid" x1="{left:.1f}" x2="{right:.1f}" y1="{y.at(value):.1f}" y2="{y.at(value):.1f}"/>'
-        )
-        drawn.append(_text(left - 6, y.at(value) + 4, _short(value), "faint", "end"))
+        at = y.at(value)
+        drawn.append(f'<line x1="{left:.1f}" x2="{right:.1f}" y1="{at:.1f}" y2="{at:.1f}"/>')
+        drawn.append(_text(left - 6, at + 4, _short(value), "faint", "end"))
     where = sorted({x for x, _ in points})
     drawn += [_text(x.at(value), bottom + 16, _short(value), "faint", "middle") for value in where]
-    ends = _apart([y.at(line.points[-1][1]) for line in chart.lines], 14)
-    other = 0
-    for line, end in zip(chart.lines, ends, strict=True):
-        style = "ours" if line.ours else f"c{other % 4}"
-        other += not line.ours
-        way = " ".join(f"{'L' if n else 'M'}{x.at(a):.1f} {y.at(b):.1f}" for n, (a, b) in enumerate(line.points))
-        drawn.append(f'<path class="{style}" d="{way}"/>')
-        drawn += [f'<circle class="{style}" cx="{x.at(a):.1f}" cy="{y.at(b):.1f}" r="2.5"/>' for a, b in line.points]
-        drawn.append(_text(x.at(line.points[-1][0]) + 8, end + 4, line.label, "title" if line.ours else ""))
+    ways = [[(x.at(a), y.at(b)) for a, b in line.points] for line in chart.lines]
+    ends = _apart([way[-1] for way in ways], 14)
+    others = itertools.count()
+    for line, way, (across, down) in zip(chart.lines, ways, ends, strict=True):
+        style = "c" if line.ours else f"c{next(others) % 4}"
+        path = " ".join(f"{'L' if n else 'M'}{a:.1f} {b:.1f}" for n, (a, b) in enumerate(way))
+        drawn.append(f'<path class="{style}" d="{path}"/>')
+        drawn += [f'<circle class="{style}" cx="{a:.1f}" cy="{b:.1f}" r="2.5"/>' for a, b in way]
+        drawn.append(_text(across + 8, down + 4, line.label, "title" if line.ours else ""))
     return drawn
 
 
-def _apart(wanted: Sequence[float], distance: float) -> list[float]:
-    """The same places, in the same order, moved down where two are nearer to each other than that."""
+def _apart(wanted: Sequence[tuple[float, float]], distance: float) -> list[tuple[float, float]]:
+    """The same places, moved down where two stand below one another, nearer than that."""
     placed = list(wanted)
     order = sorted(range(len(wanted)), key=lambda n: wanted[n])
     for before, after in itertools.pairwise(order):
-        placed[after] = max(placed[after], placed[before] + distance)
+        across, down = placed[after]
+        if placed[before][0] == across:
+            placed[after] = across, max(down, placed[before][1] + distance)
     return placed
 
 

@@ -226,6 +226,4 @@ def show(rows: Sequence[Row]) -> Shown:
     return Shown((Table(title, columns, tuple(lines), tuple(dict.fromkeys(notes))),), (picture,))
 
 
-BENCHMARK: Final = Benchmark(
-    "throughput", "messages a second beside Postfix, a bare loop, aiosmtplib and smtplib", measure, show
-)
+BENCHMARK: Final = Benchmark("messages a second beside Postfix, a bare loop, aiosmtplib and smtplib", measure, show)
