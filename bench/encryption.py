@@ -13,9 +13,9 @@ import trustme
 
 from bench.deferd import Deferd, cpu_of_a_start, route
 from bench.mail import Mail
-from bench.sink import MOST_BUSY, Sink
+from bench.sink import Sink, judged
 from bench.suite import Benchmark, Scale, Shown
-from bench.tables import Table, number, share
+from bench.tables import Table, number
 from bench.wrong import Wrong
 
 
@@ -43,7 +43,7 @@ def drained(mail: Mail, *, tls: bool) -> Row:
         log = deferd.folder / "sink.log"
         authority, certificate = certificates(deferd.folder)
         keys = {"tls": "verify", "ca_file": str(authority)} if tls else {}
-        with Sink(expected=mail.messages, log=log, certificate=certificate if tls else None, python=True) as sink:
+        with Sink(expected=mail.messages, log=log, certificate=certificate if tls else None, in_python=True) as sink:
             deferd.configure(route(f"smtp://127.0.0.1:{sink.port}", **keys))
             deferd.fill(mail)
             deferd.start()
@@ -76,22 +76,19 @@ def certificates(folder: Path) -> tuple[Path, Path]:
 def show(rows: Sequence[Row]) -> Shown:
     """A line for each way."""
     plain = rows[0].rate
-    lines = []
-    for row in rows:
-        void = "void: the sink was the limit" if row.busy > MOST_BUSY else ""
-        lines.append(
-            (
-                row.way,
-                number(row.rate),
-                number(row.rate / plain),
-                number(row.cpu * 1e6),
-                number(row.handshakes / row.messages),
-                f"{row.resumed} of {row.handshakes}",
-                share(row.busy),
-                void,
-            )
+    lines = [
+        (
+            row.way,
+            number(row.rate),
+            number(row.rate / plain),
+            number(row.cpu * 1e6),
+            number(row.handshakes / row.messages),
+            f"{row.resumed} of {row.handshakes}",
+            judged(row.busy, "Python"),
         )
-    columns = ("", "messages/s", "of plain", "CPU us each", "handshakes a message", "resumed", "sink busy", "")
+        for row in rows
+    ]
+    columns = ("", "messages/s", "of plain", "CPU us each", "handshakes a message", "resumed", "sink busy")
     return Shown((Table(f"{rows[0].messages:,} messages of 4096 octets, draining", columns, tuple(lines)),))
 
 

@@ -8,9 +8,9 @@ from typing import Final, NamedTuple
 from bench.crowd import address
 from bench.deferd import Deferd, route
 from bench.mail import Mail
-from bench.sink import MOST_BUSY, Endpoint, Sink
+from bench.sink import Endpoint, Sink, judged
 from bench.suite import Benchmark, Scale, Shown
-from bench.tables import Table, mebibytes, number, share
+from bench.tables import Table, mebibytes, number
 
 EACH: Final = 5
 """Messages for a site: as many as any is given at once from the start."""
@@ -25,6 +25,7 @@ class Row(NamedTuple):
     peak: int
     rate: float
     busy: float
+    sink: str
 
 
 def measure(scale: Scale) -> list[Row]:
@@ -47,7 +48,7 @@ def measure(scale: Scale) -> list[Row]:
         deferd.check(sink, deferd.folder / "sink.log", mail)
         took = report.last - report.connected
         rate = sum(seen.octets for seen in report.endpoints) / took
-        return [Row(messages, mail.size, report.most, peak, rate, report.busy(took))]
+        return [Row(messages, mail.size, report.most, peak, rate, report.busy(took), sink.kind)]
 
 
 def show(rows: Sequence[Row]) -> Shown:
@@ -58,12 +59,11 @@ def show(rows: Sequence[Row]) -> Shown:
             str(row.most),
             mebibytes(row.peak),
             number(row.rate / 1e6),
-            share(row.busy),
-            "void: the sink was the limit" if row.busy > MOST_BUSY else "",
+            judged(row.busy, row.sink),
         )
         for row in rows
     )
-    columns = ("messages", "in flight", "memory, peak", "MB/s", "sink busy", "")
+    columns = ("messages", "in flight", "memory, peak", "MB/s", "sink busy")
     return Shown((Table("Large messages, streamed from the store", columns, lines),))
 
 

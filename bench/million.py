@@ -16,7 +16,7 @@ from typing import Final, NamedTuple
 from bench.deferd import Deferd, route
 from bench.mail import Mail, parts
 from bench.processes import ROOT, python
-from bench.sink import Endpoint, Sink, read_log
+from bench.sink import Endpoint, Sink, judged, read_log
 from bench.suite import Benchmark, Picture, Scale, Shown
 from bench.svg import Chart, Line, lines
 from bench.tables import Table, mebibytes, number, share
@@ -39,6 +39,8 @@ class Row(NamedTuple):
     rate: float
     cpu: float
     listing: float
+    busy: float
+    sink: str
 
 
 def measure(scale: Scale) -> list[Row]:
@@ -69,7 +71,8 @@ def drained(queued: int, measured: int) -> Row:
         times = _times(deferd, log, report.messages)
         steady = times[measured // 10 : measured]
         rate = (len(steady) - 1) / (steady[-1] - steady[0])
-        return Row(queued, measured, times[0] - began, memory, rate, used, listing)
+        busy = report.busy(report.last - report.connected)
+        return Row(queued, measured, times[0] - began, memory, rate, used, listing, busy, sink.kind)
 
 
 def _times(deferd: Deferd, log: Path, messages: int) -> list[float]:
@@ -110,6 +113,7 @@ def show(rows: Sequence[Row]) -> Shown:
             share(row.rate / rows[0].rate),
             number(row.cpu * 1e6),
             number(row.listing),
+            judged(row.busy, row.sink),
         )
         for row in rows
     )
@@ -121,6 +125,7 @@ def show(rows: Sequence[Row]) -> Shown:
         "of the first",
         "CPU us each",
         "queue list, s",
+        "sink busy",
     )
     table = Table(f"A queue of any length: the first {rows[0].measured:,} messages", columns, cells)
     charts = [

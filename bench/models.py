@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 
 from bench.mail import Mail
 from bench.processes import Cost, raise_open_files, run
-from bench.sink import Endpoint, Sink
+from bench.sink import Endpoint, Sink, judged
 from bench.suite import Benchmark, Picture, Scale, Shown
 from bench.svg import Chart, Line, lines
 from bench.tables import Table, number
@@ -37,6 +37,8 @@ class Row(NamedTuple):
     wall: float
     cpu: float
     memory: float
+    busy: float
+    sink: str
 
 
 def measure(scale: Scale) -> list[Row]:
@@ -55,7 +57,8 @@ def sent(model: str, messages: int) -> Row:
         report = sink.stop()
         report.check(messages)
         memory = cost.memory(report.most)
-        return Row(model, messages, report.most, cost.wall, cost.cpu / messages, memory)
+        busy = report.busy(cost.wall)
+        return Row(model, messages, report.most, cost.wall, cost.cpu / messages, memory, busy, sink.kind)
 
 
 def show(rows: Sequence[Row]) -> Shown:
@@ -68,10 +71,11 @@ def show(rows: Sequence[Row]) -> Shown:
             number(row.wall),
             number(row.cpu * 1e6),
             number(row.memory / 1024),
+            judged(row.busy, row.sink),
         )
         for row in rows
     )
-    columns = ("a ... for each message", "messages", "in flight", "seconds", "CPU us each", "KiB each")
+    columns = ("a ... for each message", "messages", "in flight", "seconds", "CPU us each", "KiB each", "sink busy")
     title = f"The three models, {STEP * 1000:.0f} ms for each step"
     charts = [
         _chart(rows, "seconds until all are sent", [row.wall for row in rows]),
@@ -79,7 +83,15 @@ def show(rows: Sequence[Row]) -> Shown:
         _chart(rows, "memory, KiB a message", [row.memory / 1024 for row in rows]),
     ]
     alt = "A process, a thread, a callback for each message: time, CPU and memory"
-    return Shown((Table(title, columns, cells),), (Picture("models.svg", alt, lines(charts)),))
+    notes = tuple(_left_out(rows, model) for model in MODELS if MOST[model] < max(row.messages for row in rows))
+    return Shown((Table(title, columns, cells, notes),), (Picture("models.svg", alt, lines(charts)),))
+
+
+def _left_out(rows: Sequence[Row], model: str) -> str:
+    """Why this model was not tried with as many as the others."""
+    last = [row for row in rows if row.model == model][-1]
+    need = number(last.memory * max(MOST.values()) / 2**30)
+    return f"a {model} each: no further than {last.messages:,}; {max(MOST.values()):,} would need some {need} GiB"
 
 
 def _chart(rows: Sequence[Row], title: str, values: Sequence[float]) -> Chart:

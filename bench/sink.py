@@ -26,6 +26,8 @@ from typing import Final, NamedTuple, Self
 
 import msgspec
 
+from bench.processes import ROOT, python
+from bench.tables import share
 from bench.wrong import Wrong
 
 MOST_BUSY: Final = 0.8
@@ -115,6 +117,11 @@ class Report(msgspec.Struct, frozen=True):
             raise Wrong(f"the sink has {self.messages} messages, not {messages}, and {self.errors} errors")
 
 
+def judged(busy: float, kind: str) -> str:
+    """The sink's share of the time, and whether the figures are void for it, as the tables say it."""
+    return f"{share(busy)} ({kind}){', void: it was the limit' if busy > MOST_BUSY else ''}"
+
+
 class Logged(NamedTuple):
     """A line of the sink's log: when a message had come, where, how large it was, for how many, and its Message-ID."""
 
@@ -153,7 +160,7 @@ class Sink:
     """The server, from `with` on to its end.
 
     `expected` is the number of messages that `wait` waits for. `log` is where each is written down. `certificate`, a
-    file with key and chain, makes it offer STARTTLS; then it is the one in Python.
+    file with key and chain, makes it offer STARTTLS; then it is the one in Python, as with `in_python`.
     """
 
     def __init__(
@@ -164,11 +171,11 @@ class Sink:
         keywords: Sequence[str] = EVERYTHING,
         log: Path | None = None,
         certificate: Path | None = None,
-        python: bool = False,
+        in_python: bool = False,
     ) -> None:
-        binary = None if python or certificate is not None else compiled()
+        binary = None if in_python or certificate is not None else compiled()
         self.kind = "C" if binary else "Python"
-        command = [str(binary)] if binary else [sys.executable, "-m", "bench.python_sink"]
+        command = [str(binary)] if binary else python("bench.python_sink")
         command += ["-k", ",".join(keywords)]
         command += ["-l", str(log)] if log else []
         command += ["-n", str(expected)] if expected else []
@@ -178,7 +185,7 @@ class Sink:
         self._expected: Report | None = None
 
     def __enter__(self) -> Self:
-        self._process = subprocess.Popen(self._command, stdout=subprocess.PIPE, bufsize=0)
+        self._process = subprocess.Popen(self._command, cwd=ROOT, stdout=subprocess.PIPE, bufsize=0)
         try:
             self.ports = tuple(int(port) for port in self._line(30).split())
         except BaseException:

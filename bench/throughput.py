@@ -21,10 +21,10 @@ from bench.deferd import Deferd, cpu_of_a_start, dropped, route
 from bench.mail import Mail
 from bench.postfix import Postfix, look_for_it
 from bench.processes import Cost, run
-from bench.sink import EVERYTHING, MOST_BUSY, NO_CHUNKING, Report, Sink
+from bench.sink import EVERYTHING, NO_CHUNKING, Report, Sink, judged
 from bench.suite import Benchmark, Picture, Scale, Shown
 from bench.svg import Bar, bars
-from bench.tables import Table, number, share, times
+from bench.tables import Table, number, times
 from bench.task import PeerName, Task
 from bench.wrong import Skipped
 
@@ -46,7 +46,6 @@ class Row(NamedTuple):
     busy: float = 0.0
     connections: int = 0
     sink: str = ""
-    void: bool = False
     runs: int = 1
     skipped: str = ""
 
@@ -72,26 +71,16 @@ def measure(scale: Scale) -> list[Row]:
 
 
 def median(rows: Sequence[Row]) -> Row:
-    """The run in the middle by rate; void where one was."""
+    """The run in the middle by rate; the sink's share is the largest of all, so that one void run voids the figure."""
     middle = sorted(rows, key=lambda row: row.rate)[len(rows) // 2]
-    return middle._replace(void=any(row.void for row in rows), runs=len(rows))
+    return middle._replace(busy=max(row.busy for row in rows), runs=len(rows))
 
 
 def _row(way: Way, who: str, sink: Sink, report: Report, since: float, cpu: float | None = None) -> Row:
     took = report.last - since
-    busy = report.busy(took)
     each = None if cpu is None else cpu / report.messages
-    return Row(
-        way,
-        who,
-        report.messages,
-        report.messages / took,
-        each,
-        busy,
-        report.connections,
-        sink.kind,
-        busy > MOST_BUSY,
-    )
+    rate = report.messages / took
+    return Row(way, who, report.messages, rate, each, report.busy(took), report.connections, sink.kind)
 
 
 def deferd_end_to_end(messages: int) -> Row:
@@ -206,20 +195,9 @@ def show(rows: Sequence[Row]) -> Shown:
             continue
         ratio = "" if row.who == "deferd" else times(ours[row.way] / row.rate)
         cpu = "" if row.cpu is None else number(row.cpu * 1e6)
-        void = "void: the sink was the limit" if row.void else ""
-        lines.append(
-            (
-                row.who,
-                row.way,
-                number(row.rate),
-                ratio,
-                cpu,
-                f"{share(row.busy)} ({row.sink})",
-                str(row.connections),
-                void,
-            )
-        )
-    columns = ("", "way", "messages/s", "deferd is", "CPU us each", "sink busy", "connections", "")
+        sink = judged(row.busy, row.sink)
+        lines.append((row.who, row.way, number(row.rate), ratio, cpu, str(row.connections), sink))
+    columns = ("", "way", "messages/s", "deferd is", "CPU us each", "connections", "sink busy")
     title = f"{rows[0].messages:,} messages of {SIZE} octets, the median of {rows[0].runs}"
     drawn = [Bar(f"{row.who}, {row.way}", row.rate, ours=row.who == "deferd") for row in rows if not row.skipped]
     picture = Picture("throughput.svg", "Messages a second, end to end and draining", bars("messages a second", drawn))
