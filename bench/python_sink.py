@@ -118,6 +118,7 @@ class PythonSink:
         self._held: list[tuple[float, int, Peer, bytes]] = []
         self._number = itertools.count()
         self._messages = self._most = self._handshakes = self._resumed = 0
+        self._cpu_before = 0.0  # the first connection
         self._greetings = {False: self._greeting(False), True: self._greeting(True)}
 
     def _greeting(self, secure: bool) -> bytes:
@@ -145,11 +146,10 @@ class PythonSink:
         """Print what has been seen."""
         if self._log is not None:
             self._log.flush()
-        used = resource.getrusage(resource.RUSAGE_SELF)
         report = {
             "why": why,
             "now": time.monotonic(),
-            "cpu": used.ru_utime + used.ru_stime,
+            "cpu": time.process_time() - self._cpu_before,
             "most": self._most,
             "handshakes": self._handshakes,
             "resumed": self._resumed,
@@ -196,6 +196,8 @@ class PythonSink:
             peer = Peer(self, connection, place)
             self._peers[connection.fileno()] = peer
             self._epoll.register(connection.fileno(), select.EPOLLIN)
+            if not self._most:
+                self._cpu_before = time.process_time()
             place.connected = place.connected or time.monotonic()
             place.connections += 1
             place.open += 1

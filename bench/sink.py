@@ -71,8 +71,9 @@ class Seen(msgspec.Struct, frozen=True):
 
 
 class Report(msgspec.Struct, frozen=True):
-    """What the sink has seen so far: `why` is expected, asked or ended; `cpu` is what it has used itself, in seconds;
-    `most` is how many connections were open at once; of its TLS handshakes, some were `resumed`."""
+    """What the sink has seen so far: `why` is expected, asked or ended; `cpu` is what it has used since its first
+    connection, in seconds; `most` is how many connections were open at once; of its TLS handshakes, some were
+    `resumed`."""
 
     why: str
     now: float
