@@ -1,6 +1,6 @@
 """The log: one line an event on standard output, and never a wait for whoever reads it.
 
-Lines gather during a reactor turn and a worker thread writes them in one go. While the reader stalls they gather up to
+Lines gather for a moment and a worker thread writes them in one go. While the reader stalls they gather up to
 `MOST_LINES`; past that the newest are dropped and counted, for a daemon that delivers mail is worth more than its log.
 """
 
@@ -16,12 +16,14 @@ import msgspec
 
 from deferred.defer import Deferred
 from deferred.failure import Failure
-from deferred.interfaces import Reactor
+from deferred.interfaces import Reactor, TimerHandle
 from service.journal import EVENTS
 
 MOST_LINES: Final = 20_000
 LAST_LINES: Final = 1.0
 """Seconds that the end waits for the last lines to be read."""
+_GATHER: Final = 0.01
+"""Seconds in which lines gather: to give a thread work costs as much as a few of them."""
 LEVELS: Final = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 
 Facts = MutableMapping[str, Any]
@@ -93,6 +95,7 @@ class Log:
         self._write = write
         self._lines: list[str] = []
         self._writing = False
+        self._timer: TimerHandle | None = None
         self._dropped = 0
         self._closed: Deferred[None] | None = None
         self.configure(format, level)
@@ -113,7 +116,7 @@ class Log:
         self._lines.append(self._render(event, level, facts))
         if not self._writing:
             self._writing = True
-            self._reactor.call_soon(self._hand_over)
+            self._timer = self._reactor.call_later(_GATHER, self._hand_over)
 
     def _render(self, event: str, level: str, facts: dict[str, object]) -> str:
         second, millisecond = divmod(int(self._reactor.wall_time() * 1000), 1000)
@@ -125,6 +128,7 @@ class Log:
 
     def _hand_over(self) -> None:
         """Give what has gathered to a thread."""
+        self._timer = None
         if self._dropped:
             self._lines.append(self._render("log_dropped", "error", {"lines": self._dropped}))
             self._dropped = 0
@@ -135,7 +139,14 @@ class Log:
         text = "\n".join(self._lines) + "\n"
         self._lines = []
         written = self._reactor.defer_to_thread(self._write, text)
-        written.add_callbacks(lambda _: self._hand_over(), self._lost)
+        written.add_callbacks(self._written, self._lost)
+
+    def _written(self, _: object) -> None:
+        """More may have come meanwhile, and gathers; the last lines do not wait."""
+        if self._closed is None and (self._lines or self._dropped):
+            self._timer = self._reactor.call_later(_GATHER, self._hand_over)
+        else:
+            self._hand_over()
 
     def _lost(self, failure: Failure) -> None:
         """The reader is gone (a closed pipe, a full disk): lines are lost, deliveries are not."""
@@ -151,7 +162,9 @@ class Log:
         """Write what is left; fire when that is done, or after `patience` seconds where nobody reads."""
         self._closed = Deferred()
         closed = self._closed.add_timeout(patience, self._reactor)
-        if not self._writing:
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._timer is not None or not self._writing:
             self._hand_over()
         return closed.add_errback(self._give_up)
 
