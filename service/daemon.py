@@ -29,7 +29,7 @@ from service.message.outcome import Outcome
 from service.message.read import is_job_name
 from service.queue.aftermath import tell_aftermath
 from service.queue.calendar import BootClock
-from service.queue.damage import REMEDY, set_aside_if_damaged
+from service.queue.damage import REMEDY, set_aside_folders, set_aside_if_damaged
 from service.queue.drop import DropDirectory
 from service.queue.ids import id_text
 from service.queue.intake import Intake
@@ -112,7 +112,7 @@ class Daemon:
         self._delivery = Delivery(
             self._reactor, self._store, self.journal, self._random, self.settings, trust=trust, compose=self._compose
         )
-        self._build_web()
+        self._build_web(layout)
         self._build_intake(layout)
         self._listen()
         self._store.on_moved(self._delivery.wake)
@@ -171,13 +171,17 @@ class Daemon:
             deadly=self._store.aftermath.deadly,
         )
 
-    def _build_web(self) -> None:
+    def _build_web(self, layout: Layout) -> None:
+        def set_aside() -> list[str]:
+            return [str(folder) for folder in set_aside_folders(layout.directory)]
+
         metrics = Metrics(
             self._store.now,
             version(),
             self._store.count,
             in_flight=lambda: self._delivery.in_flight,
             connections=lambda: self._delivery.connections,
+            set_aside=set_aside,
         )
         recent = Recent(self._store.now)
         self.journal.add(metrics)
@@ -191,6 +195,7 @@ class Daemon:
             in_flight=lambda: self._delivery.in_flight,
             sites=self._site_lines,
             hostname=lambda: self.settings.hostname,
+            set_aside=set_aside,
             unready=lambda: "deferd is stopping" if self._stopping else self._intake.trouble,
         )
         self._web = WebServer(self._reactor, handlers, self.journal)
