@@ -9,7 +9,7 @@ import signal
 
 import click
 
-from config.loader import find, load
+from config.loader import PLACES, find, load
 from config.problems import ConfigError
 from config.settings import Settings
 from config.system import raise_open_files
@@ -31,6 +31,7 @@ def run(config_path: str | None) -> int:
     """Run until SIGTERM or SIGINT. 0 after a clean end, 1 where it cannot start, also for a bad configuration."""
     try:
         path = find(config_path)
+        _tell_fallback(config_path, path)
         settings = load(path)
     except ConfigError as error:
         click.echo(str(error), err=True)
@@ -62,6 +63,13 @@ def run(config_path: str | None) -> int:
     gc.freeze()
     gc.set_threshold(_ALLOCATIONS, 20, 50)
     return _Process(reactor, daemon).run()
+
+
+def _tell_fallback(config_path: str | None, path: str) -> None:
+    """Say which configuration stands in where nobody has written one: mail may not go where it should."""
+    system = PLACES[0]
+    if not config_path and not os.environ.get("DEFERD_CONFIG") and path != system:
+        click.echo(f"deferd: no -c, no $DEFERD_CONFIG and no {system}: the configuration is {path}", err=True)
 
 
 def _print(text: str) -> None:
