@@ -56,7 +56,7 @@ def list_jobs(
     most = limit or (sys.maxsize if as_json else FIRST_PAGE)
     with _opened(config_path, telling=True) as (store, _):
         jobs = store.list(site=site, state=state, limit=most)
-        standing = None if as_json else store.count(site)
+        standing = None if as_json else store.standing(site)
     if standing is None:
         print_json(jobs)
         return
@@ -126,7 +126,7 @@ def count(config_path: str | None, site: str | None, as_json: bool) -> None:
     counts at each. A rest is as the daemon last noted it.
     """
     with _opened(config_path, telling=True) as (store, _):
-        standing = store.count(site)
+        standing = store.standing(site)
     if as_json:
         print_json(standing)
     elif not standing.sites:

@@ -18,7 +18,7 @@ from service.queue.schema import FAULTS, explain, open_reader, open_writer
 from service.queue.settlements import OPEN
 from service.queue.sqlite import DATABASE
 from service.queue.standing import Standing, standing
-from service.queue.store import Change, JobState, StoreFailed
+from service.queue.store import Change, Counts, JobState, StoreFailed
 from service.queue.timekeeping import read_seen
 
 T = TypeVar("T")
@@ -74,11 +74,15 @@ class CommandStore:
         say it itself."""
         return self._guard(lambda: details(self._reader, id, self._offset(), max_age))
 
-    def count(self, site: str | None = None) -> Standing:
-        """How the whole queue stands, site by site, or one site."""
-        return self._guard(lambda: self._count(site))
+    def count(self) -> Counts:
+        """How much waits."""
+        return self._guard(lambda: looking.count(self._reader))
 
-    def _count(self, site: str | None) -> Standing:
+    def standing(self, site: str | None = None) -> Standing:
+        """How the whole queue stands, site by site, or one site."""
+        return self._guard(lambda: self._standing(site))
+
+    def _standing(self, site: str | None) -> Standing:
         offset = self._offset()
         return standing(self._reader, site, self._wall_time() - offset, offset)
 

@@ -31,7 +31,7 @@ def test_a_command_looks(commands):
     assert commands.show(two.id, DAY).name == "two"
     assert commands.show("nonsense", DAY) is None
     assert [view.name for view in commands.list(site="b.example", state="queued")] == ["two"]
-    assert commands.count().jobs["queued"] == 2
+    assert commands.count().queued == 2
 
 
 def test_a_command_s_change_is_the_daemons_at_once(reactor, store, commands):
@@ -50,7 +50,7 @@ def test_an_unknown_id_changes_nothing(commands):
     """As for the daemon."""
     with pytest.raises(UnknownJob, match="nothere"):
         commands.change("remove", [commands.list()[0].id, "nothere"])
-    assert commands.count().jobs["queued"] == 2
+    assert commands.count().queued == 2
 
 
 def test_what_a_change_leaves_as_it_is_has_its_reason(reactor, store, commands):
@@ -123,16 +123,16 @@ def test_sites_are_counted(reactor, store, submission, commands):
     reactor.wait(store.accept([*later, *(submission(f"{n}@c.example") for n in range(2))]))
     reactor.wait(store.claim("c.example", 1))
     commands.change("hold", [commands.list(site="b.example")[0].id])
-    standing = commands.count()
+    standing = commands.standing()
     assert standing.jobs == {"queued": 5, "held": 1, "delivered": 0, "failed": 0, "partly": 0}
     assert standing.sites == (
         SiteStanding(site="b.example", waiting=2, held=1, next_due=MINUTE),
         SiteStanding(site="c.example", waiting=1, due_now=1, in_flight=1, next_due=NOW),
         SiteStanding(site="a.example", waiting=1, due_now=1, next_due=NOW),
     )
-    one = commands.count("b.example")
+    one = commands.standing("b.example")
     assert (one.jobs, one.sites) == (None, standing.sites[:1])
-    assert commands.count("nowhere.example").sites == ()
+    assert commands.standing("nowhere.example").sites == ()
 
 
 def test_a_site_tells_its_rest(reactor, store, commands):
@@ -141,14 +141,14 @@ def test_a_site_tells_its_rest(reactor, store, commands):
     for site, ends in (("b.example", now + 60), ("dead.example", now + 60)):
         reactor.wait(store.note_rest(Rest(site=site, ends=ends, failures=3, since=now, why="connect: refused")))
     rest = RestView(until=MINUTE, failures=3, since=NOW, why="connect: refused")
-    assert [(one.site, one.rest) for one in commands.count().sites] == [
+    assert [(one.site, one.rest) for one in commands.standing().sites] == [
         ("a.example", None), ("b.example", rest), ("dead.example", rest),
     ]  # fmt: skip
-    assert [one.site for one in commands.count("b.example").sites] == ["b.example"]
+    assert [one.site for one in commands.standing("b.example").sites] == ["b.example"]
     reactor.advance(60)
-    assert commands.count("b.example").sites[0].rest.until is None
+    assert commands.standing("b.example").sites[0].rest.until is None
     reactor.wait(store.forget_rest("b.example"))
-    assert commands.count("b.example").sites[0].rest is None
+    assert commands.standing("b.example").sites[0].rest is None
 
 
 def test_what_is_due_is_told_by_the_time_that_really_passes(reactor, store, submission, commands, settlement):
@@ -159,7 +159,7 @@ def test_what_is_due_is_told_by_the_time_that_really_passes(reactor, store, subm
     reactor.set_wall_time(reactor.wall_time() + DAY)
     store.now()
     reactor.advance(1)
-    (site,) = commands.count("c.example").sites
+    (site,) = commands.standing("c.example").sites
     assert (site.waiting, site.due_now, site.next_due) == (1, 0, MINUTE.replace("-21T", "-22T"))
 
 
