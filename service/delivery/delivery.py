@@ -15,13 +15,14 @@ import msgspec
 from config.settings import Settings
 from deferred.defer import CancelledError, Deferred, succeed
 from deferred.failure import Failure
-from deferred.interfaces import Reactor, TimerHandle
+from deferred.interfaces import Reactor
 from service.delivery import policy
 from service.delivery.attempt import Attempt, GivenUp
 from service.delivery.books import Books
 from service.delivery.connection import Connection
 from service.delivery.connector import Connector
 from service.delivery.content import ContentGone, ContentUnreadable, StoredContent
+from service.delivery.drain import Drain
 from service.delivery.policy import Plan
 from service.delivery.pool import Pool
 from service.delivery.receipt import Receipt
@@ -37,13 +38,6 @@ from service.smtp.errors import ConfirmationLost, HostFailure
 
 _BATCH: Final = 100
 """Messages given up, or warned of, at once."""
-
-_GRACE: Final = 1.0
-"""Seconds of a drain, a tenth of it at most, for conversations to come to the content."""
-
-_LAST_WORDS: Final = 2.0
-"""Seconds of a drain, a tenth of it at most, to write down what became of the conversations that were cut off."""
-
 
 Key = tuple[str, str]
 
@@ -108,8 +102,7 @@ class Delivery:
         self._heirs: dict[Connection, Attempt] = {}  # of a conversation: whose message is next
         self._decided: set[Key] = set()
         self._rerouting = False
-        self._drained: Deferred[None] | None = None
-        self._drain_timers: list[TimerHandle] = []
+        self._drain: Drain | None = None
 
     def _asks_for_a_password(self, site: str) -> bool:
         return site in self._sites and self._sites[site].credentials is not None
@@ -154,7 +147,7 @@ class Delivery:
     def _move_strays(self) -> None:
         """Something waits at a site that is no more: it was accepted, or claimed, while the routes changed. They have
         been gone through, as the store may know, and shall be once more; hence a fingerprint that is nobody's."""
-        if not self._rerouting and self._drained is None:
+        if not self._rerouting and self._drain is None:
             self._reroute(f"{self._router.fingerprint()} {self._now()}")
 
     def wake(self, site: str | None = None, *, end_rest: bool = False) -> None:
@@ -247,9 +240,9 @@ class Delivery:
         heir = self._heirs.pop(connection, None) if connection is not None else None
         if heir is attempt:
             return result  # it has died with the one before
+        self._scheduler.leave(claim, heir.claim if heir is not None else None)
         if heir is not None:
             heir.follow()
-        self._scheduler.leave(claim, heir.claim if heir is not None else None)
         return result
 
     def _settle(self, receipt: Receipt, claim: Claim, began: float) -> Deferred[None]:
@@ -283,7 +276,7 @@ class Delivery:
         failure.trap(HostFailure)  # a bug of ours goes on as a bug
         error, at, retry, spread = failure.value, self._now(), self._settings.retry, self._scheduler.spread()
         assert isinstance(error, HostFailure)
-        rest = 0.0 if self._drained is not None else self._scheduler.rest(claim.site, error, began)
+        rest = 0.0 if self._drain is not None else self._scheduler.rest(claim.site, error, began)
         if isinstance(error, ConfirmationLost):
             return self._write(claim, policy.after_lost_confirmation(claim, error, retry, at, rest, spread))
         if policy.is_overdue(claim, retry, at) and self._scheduler.is_dead(claim.site):
@@ -344,7 +337,8 @@ class Delivery:
         if attempt is not None:
             attempt.part()
         self._decided.discard(_key(claim))
-        self._look_for_the_end()
+        if self._drain is not None:
+            self._drain.look()
 
     def _report(self, failure: Failure, where: str) -> None:
         if failure.check(StoreFailed):  # no bug: closed, and it tells of itself; the next start finds what was ours
@@ -357,39 +351,12 @@ class Delivery:
     # the end
 
     def drain(self, timeout: float) -> Deferred[None]:
-        """Fire once nothing is under way, after `timeout` seconds at the latest.
+        """Fire once nothing is under way, after `timeout` seconds at the latest; see `Drain`.
 
-        Nothing new is begun. Who has no server's ear yet gives up at once, and who has not been asked for the content
-        (354) after a short grace gives up then: no host is blamed, and who has no answer is due as before. Where the
-        content is on its way or out, conversations may finish; those that do not in time are cut off a little before
-        the end, so that there is time left to write down what became of them.
+        Nothing new is begun. Where an attempt is given up no host is blamed, and who has no answer is due as before.
         """
-        self._drained = Deferred()
         self._scheduler.stop()
         self._connector.closing = True
         self._connector.close_idle()
-        self._abort_unless(lambda attempt: attempt.conversing)
-        grace, last_words = min(_GRACE, timeout / 10), min(_LAST_WORDS, timeout / 10)
-        self._drain_timers = [
-            self._reactor.call_later(grace, self._abort_unless, lambda attempt: attempt.past_data),
-            self._reactor.call_later(timeout - last_words, self._abort_unless, lambda _: False),
-            self._reactor.call_later(timeout, self._end),
-        ]
-        drained = self._drained
-        self._look_for_the_end()
-        return drained
-
-    def _abort_unless(self, may_go_on: Callable[[Attempt], bool]) -> None:
-        for attempt in list(self._at_work.values()):
-            if not may_go_on(attempt):
-                attempt.abort()
-
-    def _look_for_the_end(self) -> None:
-        if self._drained is not None and not self._at_work:
-            self._end()
-
-    def _end(self) -> None:
-        for timer in self._drain_timers:
-            timer.cancel()
-        if self._drained is not None and not self._drained.called:
-            self._drained.callback(None)
+        self._drain = Drain(self._reactor, self._at_work)
+        return self._drain.begin(timeout)

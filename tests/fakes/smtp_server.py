@@ -85,7 +85,7 @@ class Message:
 @dataclass
 class SMTPServer:
     """Takes everything, but for what its script says. `latency` is in seconds, for each read; `ends` has the error with
-    which each connection ended, None where it was closed in good order."""
+    which each connection ended, None where it was closed in good order; `reads` is what came, as it came."""
 
     reactor: Reactor
     extensions: tuple[str, ...] = ("PIPELINING", "8BITMIME", "SIZE 52428800", "ENHANCEDSTATUSCODES")
@@ -95,6 +95,7 @@ class SMTPServer:
     latency: float = 0.0
     messages: list[Message] = field(default_factory=list)
     commands: list[str] = field(default_factory=list)
+    reads: list[bytes] = field(default_factory=list)
     connections: int = 0
     open: int = 0
     most_open: int = 0
@@ -192,6 +193,7 @@ class _Peer(BaseProtocol):
         self.deaf = True
 
     def data_received(self, data: bytes) -> None:
+        self.server.reads.append(data)
         if self.server.latency:
             self.server.reactor.call_later(self.server.latency, self.take, data)
         else:
@@ -292,6 +294,9 @@ class _Peer(BaseProtocol):
             offered.append("AUTH PLAIN LOGIN")
         lines = [f"250-{offer}" for offer in offered[:-1]] + [f"250 {offered[-1]}"]
         self.act(self.server.action("ehlo"), "\r\n".join(lines))
+
+    def do_lhlo(self, text: str) -> None:
+        self.do_ehlo(text)
 
     def do_helo(self, text: str) -> None:
         self.act(self.server.action("helo"), "250 mx.test")

@@ -188,6 +188,8 @@ class MemoryStore:
     def _settle(self, settlement: Settlement) -> Settled:
         self.settled.append(settlement)
         delivery = self._claimed(settlement.claim)
+        if delivery is None:
+            return Settled(None)
         assert delivery.claimed, "settled without a claim"
         delivery.claimed = False
         delivery.attempts = settlement.attempts
@@ -205,8 +207,10 @@ class MemoryStore:
         sites = (delivery.site,) if delivery.waiting() else ()
         return Settled(view.state if view else None, reports, sites)
 
-    def _claimed(self, claim: Claim) -> Delivery:
-        return next(d for d in self.deliveries.values() if (d.entry.id, d.site) == (claim.id, claim.site))
+    def _claimed(self, claim: Claim) -> Delivery | None:
+        """The claim's delivery; None where the job has been removed."""
+        found = (d for d in self.deliveries.values() if (d.entry.id, d.site) == (claim.id, claim.site))
+        return next(found, None)
 
     def unclaim(self, claims: Sequence[Claim]) -> "Deferred[list[str]]":  # noqa: UP037  # our own `list` hides it
         return self._commit(lambda: sorted({self._unclaim(claim) for claim in claims}))
@@ -214,6 +218,8 @@ class MemoryStore:
     def _unclaim(self, claim: Claim) -> str:
         self.unclaimed.append(claim)
         delivery = self._claimed(claim)
+        if delivery is None:
+            return claim.site
         delivery.claimed = False
         return delivery.site
 
