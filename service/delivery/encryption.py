@@ -50,23 +50,22 @@ class _Kept(msgspec.Struct, frozen=True):
 
 
 class Sessions:
-    """The last session with each host of each site."""
+    """A session with each host of each site."""
 
     def __init__(self, clock: TimeSource) -> None:
         self._clock = clock
         self._kept: dict[Key, _Kept] = {}
 
-    def find(self, key: Key, context: ssl.SSLContext) -> tuple[ssl.SSLSession | None, float]:
-        """The session to resume with this host under this context, and when its certificate was verified; None where
-        there is none that is still good, and now, since it will be verified now."""
-        kept, now = self._kept.get(key), self._clock.time()
-        if kept is None or kept.context is not context or now - kept.verified_at >= _GOOD_FOR:
-            return None, now
-        return kept.session, kept.verified_at
+    def find(self, key: Key, context: ssl.SSLContext) -> ssl.SSLSession | None:
+        """The session to resume with this host under this context; None where there is none that is still good."""
+        kept = self._kept.get(key)
+        if kept is None or kept.context is not context or self._clock.time() - kept.verified_at >= _GOOD_FOR:
+            return None
+        return kept.session
 
-    def keep(self, key: Key, session: ssl.SSLSession, context: ssl.SSLContext, verified_at: float) -> None:
-        """The next connection to this host may resume this session, whose certificate was verified at that time."""
-        self._kept[key] = _Kept(session, context, verified_at)
+    def keep(self, key: Key, session: ssl.SSLSession, context: ssl.SSLContext) -> None:
+        """The next connections to this host may resume this session, whose certificate has just been verified."""
+        self._kept[key] = _Kept(session, context, self._clock.time())
 
     def forget(self) -> None:
         """Resume nothing that was begun before now."""
@@ -76,18 +75,17 @@ class Sessions:
 class Encryption:
     """TLS for one connection to `key`, by the context of its route's policy, with the server named `server`."""
 
-    __slots__ = ("_began", "_context", "_key", "_server", "_sessions", "_verified_at")
+    __slots__ = ("_context", "_key", "_server", "_sessions")
 
     def __init__(self, context: ssl.SSLContext, server: str, sessions: Sessions, key: Key) -> None:
         self._context = context
         self._server = server
         self._sessions = sessions
         self._key = key
-        self._verified_at = 0.0
 
     def begin(self, transport: Transport, timeout: float) -> Deferred[None]:
         """Fire when the transport has TLS. Fails with `NoTLS`."""
-        session, self._verified_at = self._sessions.find(self._key, self._context)
+        session = self._sessions.find(self._key, self._context)
         d = transport.start_tls(self._context, server_hostname=self._server, timeout=timeout, session=session)
         return d.add_errback(self._failed, transport)
 
@@ -100,9 +98,14 @@ class Encryption:
         raise NoTLS(tls.explain(error, self._server, transport.get_extra_info("ssl_object")))
 
     def remember(self, transport: Transport) -> None:
-        """Let the next connection resume this one's session; to be called once the server has said something inside
-        TLS, as with TLS 1.3 the ticket comes only behind the handshake."""
+        """Let the next connections resume this one's session; to be called once the server has said something inside
+        TLS, as with TLS 1.3 the ticket comes only behind the handshake.
+
+        One that was itself resumed is not taken: the ssl module copies a session octet by octet, which costs as much
+        as is saved, and the former one is as good. A server that takes each ticket once only gets a full handshake
+        every other time.
+        """
         inside: ssl.SSLObject | None = transport.get_extra_info("ssl_object")
-        session = inside.session if inside is not None else None
-        if inside is not None and session is not None and (session.has_ticket or session.id):
-            self._sessions.keep(self._key, session, self._context, self._verified_at)
+        session = None if inside is None or inside.session_reused else inside.session
+        if session is not None and (session.has_ticket or session.id):
+            self._sessions.keep(self._key, session, self._context)
