@@ -33,7 +33,7 @@ _STORE_PATIENCE: Final = 1.0
 _AHEAD: Final = 0.1
 """Seconds' worth of messages that a site has in stock."""
 
-_MOST_AHEAD: Final = 100
+_MOST_AHEAD: Final = 500
 _MOST_OCTETS: Final = 16 * 1024 * 1024
 """Of content in the stocks of all sites: beyond, nothing is claimed ahead."""
 
