@@ -24,6 +24,8 @@ MISHAPS: dict[str, tuple[str, ...]] = {
     "rcpt": ("421", "4xx", "4xx", "4xx", "5xx", "5xx", "close", "late"),
     "data": ("421", "4xx", "5xx", "silent", "close", "reset", "late"),
     "body": ("close", "reset", "deaf"),
+    "bdat": ("unknown",),
+    "chunk": ("421", "4xx", "5xx", "silent", "close", "reset", "late"),
     "confirm": (
         *("421", "4xx", "4xx", "5xx", "silent", "close", "reset"),
         *("taken, silent", "taken, close", "taken, reset", "taken, garbage", "taken, late", "taken, drip"),
@@ -31,6 +33,8 @@ MISHAPS: dict[str, tuple[str, ...]] = {
     "quit": ("silent", "reset"),
 }
 _ENHANCED = {"4xx": "450 4.2.0 not now", "5xx": "550 5.7.1 no", "421": "421 4.3.2 going down", "garbage": "what?"}
+_IDLE = 3.0
+"""Seconds of silence after which a client shall wait for a sign of life before it sends content, the way included."""
 _TOKEN = re.compile(rb"X-Token: (\w+)")
 _ABOUT = re.compile(rb"Final-Recipient: rfc822; (\S+)\r\nAction: (\w+)")
 _MESSAGE_ID = re.compile(rb"Message-ID: (\S+)")
@@ -47,6 +51,9 @@ class MailServer:
     mishaps: float = 0.0
     gentle: bool = False
     pipelining: bool = True
+    chunking: bool = False
+    troubled: bool = False
+    """Whether the way to it has been in trouble: what was sent may have come at any time since."""
     watch: Callable[[MailServer, str, _Conversation], object] = lambda *_: None
     """Called at each step, with its word."""
     conversations: dict[_Conversation, None] = field(default_factory=dict)
@@ -88,6 +95,10 @@ class _Conversation(BaseProtocol):
         self.said = 0
         self.deaf = False
         self.in_body = False
+        self.chunk: tuple[int, bool] | None = None
+        self.chunks: list[bytes] = []
+        self.spoiled = False
+        self.said_at = 0.0
         self.sender: str | None = None
         self.recipients: list[str] = []
         self.messages = 0
@@ -115,13 +126,25 @@ class _Conversation(BaseProtocol):
     def data_received(self, data: bytes) -> None:
         assert self.timer is not None
         self.timer.reset(PATIENCE)
+        self.check_silence(data)
         self.buffer += data
         self.go_on()
 
+    def check_silence(self, data: bytes) -> None:
+        """A connection that has been idle may be dead: the client shall not send content before it knows."""
+        now, began = self.server.machine.time(), data.startswith(b"MAIL") and b"\r\nBDAT " in data
+        if self.messages and began and now - self.said_at > _IDLE and not self.server.troubled:
+            self.server.books.violated(now, f"content came at once after {now - self.said_at:.1f} s of silence")
+
     def go_on(self) -> None:
-        while not self.deaf and self.buffer:
-            if not (self.take_body() if self.in_body else self.take_line()):
+        while not self.deaf and (self.buffer or self.chunk):
+            if not self.take_some():
                 return
+
+    def take_some(self) -> bool:
+        if self.chunk is not None:
+            return self.take_chunk(*self.chunk)
+        return self.take_body() if self.in_body else self.take_line()
 
     # answering
 
@@ -169,6 +192,7 @@ class _Conversation(BaseProtocol):
     def say(self, text: str) -> None:
         data = text.encode() + b"\r\n"
         self.said += len(data)
+        self.said_at = self.server.machine.time()
         self.transport.write(data)
 
     def say_late(self, text: str) -> None:
@@ -181,6 +205,7 @@ class _Conversation(BaseProtocol):
         if self.transport.is_closing():
             return
         self.said += 1
+        self.said_at = self.server.machine.time()
         self.transport.write(text[:1].encode())
         if len(text) > 1:
             self.server.machine.call_later(seconds, self.drip, text[1:], seconds)
@@ -195,13 +220,16 @@ class _Conversation(BaseProtocol):
         if not found:
             return False
         self.buffer = rest
-        text = line.decode()
+        text = line.decode(errors="replace")
         verb = text[:4].upper()
         if verb in ("EHLO", "HELO"):
             more = "250-PIPELINING\r\n" if self.server.pipelining and verb == "EHLO" else ""
+            more += "250-CHUNKING\r\n" if self.server.chunking and verb == "EHLO" else ""
             self.step("ehlo", f"250-mx.test\r\n{more}250 8BITMIME" if verb == "EHLO" else "250 mx.test")
         elif verb == "MAIL":
-            if self.step("mail", "250 2.1.0 ok"):
+            if self.spoiled:
+                self.say("503 5.5.1 RSET first")
+            elif self.step("mail", "250 2.1.0 ok"):
                 self.sender, self.recipients = text.partition("<")[2].partition(">")[0], []
         elif verb == "RCPT":
             self.take_recipient(text.partition("<")[2].rpartition(">")[0])
@@ -210,8 +238,11 @@ class _Conversation(BaseProtocol):
                 self.say("554 5.5.1 nobody to take it for")
             elif self.step("data", "354 go on"):
                 self.in_body = True
+        elif verb == "BDAT" and self.server.mishap("bdat") is None:
+            _, size, *last = text.split(" ")
+            self.chunk = int(size), bool(last)
         elif verb == "RSET":
-            self.sender, self.recipients = None, []
+            self.sender, self.recipients, self.chunks, self.spoiled = None, [], [], False
             self.say("250 2.0.0 ok")
         elif verb == "QUIT":
             if self.step("quit", "221 2.0.0 bye"):
@@ -247,6 +278,25 @@ class _Conversation(BaseProtocol):
         content, self.buffer = whole[2 : end + 2], whole[end + 5 :]
         self.in_body = False
         self.finish((b"\r\n" + content).replace(b"\r\n..", b"\r\n.")[2:])
+        return True
+
+    def take_chunk(self, size: int, last: bool) -> bool:
+        """Nothing is taken behind a chunk that was refused, or that nobody is to get, until RSET."""
+        if len(self.buffer) < size:
+            kind = self.server.mishap("body") if len(self.buffer) > 200 else None
+            if kind is not None:
+                self.go_wrong(kind, "")
+            return False
+        self.chunks.append(self.buffer[:size])
+        self.buffer, self.chunk = self.buffer[size:], None
+        if self.spoiled or not self.recipients:
+            self.spoiled = True
+            self.say("503 5.5.1 out of turn")
+        elif last:
+            content, self.chunks = b"".join(self.chunks), []
+            self.finish(content)
+        else:
+            self.spoiled = not self.step("chunk", "250 2.0.0 ok")
         return True
 
     def finish(self, content: bytes) -> None:

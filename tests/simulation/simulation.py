@@ -26,8 +26,8 @@ HOUR = 3600.0
 
 @dataclass(frozen=True)
 class Measure:
-    """How much happens, in events a day. `mishaps`: whether servers make mistakes; `deaths`: how often the daemon dies
-    just before or after a COMMIT or a final dot (None: drawn)."""
+    """How much happens, in events a day; a burst is a dozen jobs at once. `mishaps`: whether servers make mistakes;
+    `deaths`: how often the daemon dies just before or after a COMMIT or a final dot (None: drawn)."""
 
     days: float = 5.0
     jobs: float = 5.0
@@ -38,12 +38,13 @@ class Measure:
     disks: float = 0.4
     orders: float = 0.8
     jumps: float = 0.4
+    bursts: float = 0.4
     mishaps: bool = True
     deaths: float | None = None
 
 
 QUIET = Measure(
-    days=1.0, jobs=20.0, crashes=0, stops=0, reloads=0, troubles=0, disks=0, orders=0, jumps=0, mishaps=False
+    days=1.0, jobs=20.0, crashes=0, stops=0, reloads=0, troubles=0, disks=0, orders=0, jumps=0, bursts=0, mishaps=False
 )
 
 
@@ -64,6 +65,7 @@ class Simulation:
         self.world.network.names.update(self.plan.names)
         self.host = Host(self.world)
         self.clock_draw = self.world.draw("clock")
+        self.dialects = self.world.draw("dialects")
         self.disk = Disk(self.world, self.books)
         self.disk.die = lambda: self.crash()
         self.listener = Listener(self.world, self.books, self.plan)
@@ -83,6 +85,7 @@ class Simulation:
                 mishaps=self.random.choice(rates),
                 gentle=number == 0,
                 pipelining=self.random.random() < 0.7,
+                chunking=self.dialects.random() < 0.5,
                 watch=self.listener.watch_step,
             )
             for number, host in enumerate(self.plan.hosts)
@@ -126,6 +129,8 @@ class Simulation:
         ):
             at = self.clock_draw.choice((0.0, *drops)) + self.clock_draw.expovariate(1 / HOUR)
             self.world.call_later(min(span, at), self.jump)
+        for _ in range(int(measure.bursts * measure.days + self.dialects.random())):
+            self.world.call_later(self.dialects.uniform(0.0, span), self.burst)
         self.boot()
         self.world.advance(span)
         self.finish()
@@ -230,6 +235,11 @@ class Simulation:
         for _ in range(self.random.choice((1, 1, 2, 4))):
             self.drop_job()
 
+    def burst(self) -> None:
+        """Somebody drops many: enough to be sent ahead of each other's answers."""
+        for _ in range(12):
+            self.drop_job()
+
     def drop_job(self) -> None:
         random, books = self.random, self.books
         token = f"j{len(books.mail):04d}"
@@ -303,6 +313,7 @@ class Simulation:
         links = [link for at, link in self.world.network.links() if at == host]
         kind = self.random.choice(("refuses", "swallows", "cut", "crash", "crash", "stall", "reset", "narrow"))
         self.note(f"host: {kind}", host=host)
+        server.troubled = True
         if kind in ("refuses", "swallows"):
             setattr(path, kind, True)
         elif kind == "cut":

@@ -13,6 +13,7 @@ from deferred.failure import Failure
 from deferred.testing import SimulatedReactor
 from service.delivery import news
 from service.delivery.books import Books
+from service.delivery.connection import Connection
 from service.delivery.connector import Connector
 from service.delivery.content import StoredContent
 from service.delivery.delivery import Delivery
@@ -30,7 +31,9 @@ from service.smtp.errors import HostFailure
 from tests.simulation.simulation import QUIET, Measure, Simulation
 
 SEEDS = 20
-BUSY = Measure(days=1, jobs=50, crashes=2, stops=5, reloads=0.5, troubles=4, disks=1, orders=0, jumps=3, deaths=0.03)
+BUSY = Measure(
+    days=1, jobs=50, crashes=2, stops=5, reloads=0.5, troubles=4, disks=1, orders=0, jumps=3, bursts=3, deaths=0.03
+)
 
 
 def settle_after_telling(patch: pytest.MonkeyPatch) -> None:
@@ -189,6 +192,23 @@ def leave_scheduled_jobs_where_they_are(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(timekeeping, "move_scheduled", lambda *args: None)
 
 
+def take_a_slot_for_who_inherits_one(patch: pytest.MonkeyPatch) -> None:
+    """The message behind another gets its slot, and one more."""
+    leave = Scheduler.leave
+
+    def greedy(self: Any, claim: Any, heir: Any = None) -> None:
+        leave(self, claim, heir)
+        if heir is not None:
+            self._pool.enter(heir.site)
+
+    patch.setattr(Scheduler, "leave", greedy)
+
+
+def send_content_to_whoever_was_there(patch: pytest.MonkeyPatch) -> None:
+    """A connection that has been idle gets the content with the envelope."""
+    patch.setattr(Connection, "_holds_back", lambda self: False)
+
+
 MUTANTS = [
     (settle_after_telling, "was told to be"),
     (forget_a_recipient, "is waiting"),
@@ -208,6 +228,8 @@ MUTANTS = [
     (take_wall_time_for_queue_time, "too early"),
     (forget_the_clock, "too early"),
     (leave_scheduled_jobs_where_they_are, "before its time"),
+    (take_a_slot_for_who_inherits_one, "the queue does not get empty"),
+    (send_content_to_whoever_was_there, "content came at once"),
 ]
 
 
