@@ -22,6 +22,8 @@ def draw_recipients(random: Random, token: str, domains: list[str]) -> tuple[str
 def write_job(random: Random, directory: Path, mail: Mail, expires: float | None) -> str:
     """Put the job's file into new/ (written, then renamed); return its name."""
     size = random.choice((0, 0, 0, 300, 3000, 30_000))
+    if mail.token.endswith("7"):
+        size *= 20  # more than one piece of the store, at times
     content = f"X-Token: {mail.token}\nSubject: {mail.token}\nFrom: home@home.test\n\n.\n" + "..a line of it\n" * (
         size // 15
     )
