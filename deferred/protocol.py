@@ -100,6 +100,8 @@ class StreamProtocol(Protocol):
 class BaseProtocol:
     """A `StreamProtocol` that does nothing."""
 
+    __slots__ = ()
+
     def connection_made(self, transport: Transport) -> None:
         """The stream is there."""
 

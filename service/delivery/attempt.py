@@ -19,7 +19,6 @@ again.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterable
 from typing import Any, Final, TypeVar
 
@@ -55,6 +54,26 @@ class GivenUp(CancelledError):
 class Attempt:
     """One try at getting one claim to its site."""
 
+    __slots__ = (
+        "_answered",
+        "_blamed",
+        "_connector",
+        "_content",
+        "_failed_at",
+        "_generation",
+        "_given_up",
+        "_journal",
+        "_peer",
+        "_relays",
+        "_retired",
+        "_site",
+        "_wait",
+        "ahead",
+        "claim",
+        "connection",
+        "conversing",
+    )
+
     def __init__(
         self, claim: Claim, site: Site, content: StoredContent, connector: Connector, journal: Journal
     ) -> None:
@@ -70,9 +89,9 @@ class Attempt:
         self._connector = connector
         self._journal = journal
         self._generation = connector.generation
-        self._relays = deque(connector.in_order(site))
+        self._relays = connector.in_order(site)  # that are left
         self._answered: dict[str, Outcome] = {}  # by recipient, whichever host it was
-        self._failed_at: set[Address] = set()
+        self._failed_at: tuple[Address, ...] = ()
         self._peer: Address | None = None
         self._blamed: HostFailure | None = None
         self._retired: Connection | None = None
@@ -143,7 +162,7 @@ class Attempt:
             return fail(error)
         if self._outdated:
             return fail(CancelledError())
-        d: Deferred[Any] = self._connector.resolve(self._relays.popleft())
+        d: Deferred[Any] = self._connector.resolve(self._relays.pop(0))
         d.add_callback(self._attempt, error)
         return d.add_errback(self._elsewhere)
 
@@ -252,7 +271,7 @@ class Attempt:
             return failure  # no address answered: all have been tried
         if error.phase is Phase.AUTH and error.code is not None and error.code >= 500:
             return failure  # it is the same account at each address, and would be locked the sooner
-        self._failed_at.add(self._peer)
+        self._failed_at += (self._peer,)
         return self._receipt() if self._complete else self._attempt(host, error)
 
     def _elsewhere(self, failure: Failure) -> Any:
@@ -260,7 +279,7 @@ class Attempt:
         error = self._blame(failure)
         self._connector.failed(error.host)
         if self._peer is not None:
-            self._failed_at.add(self._peer)
+            self._failed_at += (self._peer,)
         return self._receipt() if self._complete else self._next_relay(error)
 
     def _blame(self, failure: Failure) -> HostFailure:

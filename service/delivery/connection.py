@@ -48,6 +48,18 @@ class Owner(Protocol):
 class Connection(Conversation):
     """A conversation about messages."""
 
+    __slots__ = (
+        "_fresh_until",
+        "_owner",
+        "_passages",
+        "_reading",
+        "_sound",
+        "generation",
+        "messages",
+        "retired",
+        "site",
+    )
+
     def __init__(
         self,
         clock: TimeSource,

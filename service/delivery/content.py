@@ -32,6 +32,8 @@ class ContentUnreadable(Exception):
 class StoredContent:
     """The content of a claim."""
 
+    __slots__ = ("_claim", "_store", "pieces", "whole")
+
     def __init__(self, store: Store, claim: Claim) -> None:
         self.pieces = claim.pieces
         self.whole = claim.content

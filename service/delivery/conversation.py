@@ -33,6 +33,25 @@ _LEAVE_TAKING: Final = 5.0
 class Conversation(BaseProtocol):
     """What is said and heard, with TLS and deadlines; what comes of it is a subclass's."""
 
+    __slots__ = (
+        "_clock",
+        "_deadline",
+        "_encryption",
+        "_error",
+        "_full",
+        "_leaving",
+        "_progress",
+        "_ready",
+        "_session",
+        "_shaking_hands",
+        "_steps",
+        "_timeouts",
+        "_transport",
+        "_waits_until_ready",
+        "host",
+        "lost",
+    )
+
     def __init__(
         self,
         clock: TimeSource,

@@ -34,6 +34,8 @@ def deadline(phase: Phase, full: bool, timeouts: Timeouts) -> float:
 class Steps:
     """Tells the journal of each phase that a conversation has gone through, and of the seconds it took."""
 
+    __slots__ = ("_began", "_clock", "_host", "_journal", "_phase", "job")
+
     def __init__(self, clock: TimeSource, journal: Journal, host: str, phase: Phase) -> None:
         self.job = ""
         """The id of the job that the conversation is held for."""

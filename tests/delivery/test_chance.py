@@ -119,6 +119,7 @@ def test_the_accounts_balance(seed: int) -> None:
         assert copies[address] <= (state is State.DELIVERED) + doubts[address], address
     assert (watch.most <= 9, watch.most_busy <= 3) == (True, True)
     assert (room.delivery.in_flight, room.delivery.connections) == (0, 0)
+    assert (room.delivery._pool.busy, room.delivery._heirs) == (0, {})
     ends: list[None] = []
     room.delivery.drain(25.0).add_callback(ends.append)
     room.advance(10.0)
