@@ -141,9 +141,10 @@ class Connection(Conversation):
         self._take([])
 
     def _happened(self, event: Event) -> None:
-        super()._happened(event)
-        if isinstance(event, Finished):  # that content is wanted is looked for in `_go_on`: it may have to wait
+        if isinstance(event, Finished):
             self._finish(event)
+        else:
+            super()._happened(event)  # that content is wanted is looked for in `_go_on`: it may have to wait
 
     def _failed(self, event: Failed) -> None:
         super()._failed(event)
@@ -179,8 +180,9 @@ class Connection(Conversation):
     def _holds_back(self) -> bool:
         """Whether that content has to wait for a sign of life."""
         newest = self._passages.newest
-        unheard = newest is not None and newest.before == self._session.replies
-        return self._waits_for_content() and unheard and self._clock.time() > self._fresh_until
+        if newest is None or newest.before != self._session.replies or not self._waits_for_content():
+            return False
+        return self._clock.time() > self._fresh_until
 
     def _next_piece(self) -> None:
         """Send the next piece of the newest message's content, at once where that is at hand."""
@@ -226,8 +228,9 @@ class Connection(Conversation):
     # deadlines
 
     def _how_far(self) -> tuple[object, ...]:
-        newest = self._passages.newest
-        return *super()._how_far(), self._reading, self.messages, newest.piece if newest is not None else 0
+        session, newest = self._session, self._passages.newest
+        piece = 0 if newest is None else newest.piece
+        return session.phase, session.replies, self._full, self._reading, self.messages, piece
 
     def _patience(self) -> float | None:
         if self._reading:
