@@ -41,7 +41,8 @@ from service.smtp.errors import BrokenAnswer, ConfirmationLost, HostFailure
 
 R = TypeVar("R")
 
-_TAKES_LEAVE: Final = 421
+TAKES_LEAVE: Final = 421
+"""The server ends the conversation, whatever it was about (RFC 5321, 3.8)."""
 
 
 class GivenUp(CancelledError):
@@ -220,7 +221,7 @@ class Attempt:
         error = failure.value
         assert isinstance(error, HostFailure)
         unheard = (
-            error.phase is Phase.MAIL and error.code in (None, _TAKES_LEAVE) and not isinstance(error, BrokenAnswer)
+            error.phase is Phase.MAIL and error.code in (None, TAKES_LEAVE) and not isinstance(error, BrokenAnswer)
         )
         if unheard and not self._connector.closing:
             return self._next_relay(error)

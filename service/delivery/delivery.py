@@ -15,13 +15,14 @@ import msgspec
 from config.settings import Settings
 from deferred.defer import CancelledError, Deferred, succeed
 from deferred.failure import Failure
-from deferred.interfaces import Reactor, TimerHandle
+from deferred.interfaces import Reactor
 from service.delivery import news, policy
-from service.delivery.attempt import Attempt, GivenUp
+from service.delivery.attempt import TAKES_LEAVE, Attempt, GivenUp
 from service.delivery.books import Books
 from service.delivery.connection import Connection
 from service.delivery.connector import Connector
 from service.delivery.content import ContentGone, ContentUnreadable, StoredContent
+from service.delivery.drain import Drain
 from service.delivery.policy import Plan
 from service.delivery.pool import Pool
 from service.delivery.receipt import Receipt
@@ -37,13 +38,6 @@ from service.smtp.errors import ConfirmationLost, HostFailure
 
 _BATCH: Final = 100
 """Messages given up, or warned of, at once."""
-
-_GRACE: Final = 1.0
-"""Seconds of a drain, a tenth of it at most, for conversations to come to the content."""
-
-_LAST_WORDS: Final = 2.0
-"""Seconds of a drain, a tenth of it at most, to write down what became of the conversations that were cut off."""
-
 
 Key = tuple[str, str]
 
@@ -72,15 +66,12 @@ class Delivery:
         trust: Trust,
         compose: Compose,
     ) -> None:
-        """`trust` puts certificates into a TLS context, `compose` makes bounces and warnings.
-
-        Raises `OSError` where a route's `ca_file` cannot be read.
-        """
+        """`trust` puts certificates into a TLS context, `compose` makes bounces and warnings. Raises `OSError` where a
+        route's `ca_file` cannot be read."""
         self._reactor = reactor
         self._store = store
         self._journal = journal
-        self._trust = trust
-        self._settings = settings
+        self._trust, self._settings = trust, settings
         self._books = Books(reactor, store)
         self._reports = Reports(store, journal, compose)
         self._router, contexts = self._tables(settings)
@@ -96,6 +87,7 @@ class Delivery:
             self._deliver,
             careful=self._asks_for_a_password,
             allowance=self._allowance,
+            belongs=self._belongs,
         )
         self._connector = Connector(
             reactor,
@@ -111,8 +103,7 @@ class Delivery:
         self._heirs: dict[Connection, Attempt] = {}  # of a conversation: whose message is next
         self._decided: set[Key] = set()
         self._rerouting = False
-        self._drained: Deferred[None] | None = None
-        self._drain_timers: list[TimerHandle] = []
+        self._drain: Drain | None = None
 
     def _asks_for_a_password(self, site: str) -> bool:
         return site in self._sites and self._sites[site].credentials is not None
@@ -123,6 +114,11 @@ class Delivery:
             limits.connections_per_site if site.connections is None else site.connections,
             limits.rate_per_site if site.rate is None else site.rate,
         )
+
+    def _belongs(self, claim: Claim) -> bool:
+        """Whether a message is still to go where it waited. While the queue is gone through for new routes, those that
+        wait at a site need not be its own any more."""
+        return not self._rerouting or all(self._router.site_of(each) == claim.site for each in claim.recipients)
 
     def _tables(self, settings: Settings) -> tuple[Router, Contexts]:
         """Everything that may be wrong with routes: built before anything old is given up."""
@@ -137,7 +133,7 @@ class Delivery:
     def start(self) -> None:
         """Begin: messages that the routes now send elsewhere go there, then everything due is tried. Raises
         `StoreFailed`."""
-        self._scheduler.resume()
+        self._scheduler.resume(self._sites)
         self._go_by_the_routes()
 
     def _go_by_the_routes(self) -> None:
@@ -157,7 +153,7 @@ class Delivery:
     def _move_strays(self) -> None:
         """Something waits at a site that is no more: it was accepted, or claimed, while the routes changed. They have
         been gone through, as the store may know, and shall be once more; hence a fingerprint that is nobody's."""
-        if not self._rerouting and self._drained is None:
+        if not self._rerouting and self._drain is None:
             self._reroute(f"{self._router.fingerprint()} {self._now()}")
 
     def wake(self, site: str | None = None, *, end_rest: bool = False) -> None:
@@ -267,7 +263,8 @@ class Delivery:
     def _slow_down(self, site: str, said: Outcome, began: float) -> float:
         """The server has asked for less: that is between it and us, and no fault of the message. Returns the seconds
         for which the message is not offered again."""
-        if self._scheduler.slow_down(site, began):
+        self._connector.close_idle(site)
+        if self._scheduler.slow_down(site, began) or self._drain is not None:
             return self._settings.retry.site_rest.first
         error = HostFailure(said.phase, said.text, code=said.code, enhanced=said.enhanced, host=said.host)
         return self._scheduler.rest(site, error, began)
@@ -286,7 +283,9 @@ class Delivery:
         failure.trap(HostFailure)  # a bug of ours goes on as a bug
         error, at, retry, spread = failure.value, self._now(), self._settings.retry, self._scheduler.spread()
         assert isinstance(error, HostFailure)
-        rest = 0.0 if self._drained is not None else self._scheduler.rest(claim.site, error, began)
+        rest = 0.0 if self._drain is not None else self._scheduler.rest(claim.site, error, began)
+        if error.code == TAKES_LEAVE:  # of too many connections, perhaps
+            self._connector.close_idle(claim.site)
         if isinstance(error, ConfirmationLost):
             return self._write(claim, policy.after_lost_confirmation(claim, error, retry, at, rest, spread))
         if policy.is_overdue(claim, retry, at) and self._scheduler.is_dead(claim.site):
@@ -377,39 +376,16 @@ class Delivery:
     # the end
 
     def drain(self, timeout: float) -> Deferred[None]:
-        """Fire once nothing is under way, after `timeout` seconds at the latest.
-
-        Nothing new is begun. Who has no server's ear yet gives up at once, and who has not been asked for the content
-        (354) after a short grace gives up then: no host is blamed, and who has no answer is due as before. Where the
-        content is on its way or out, conversations may finish; those that do not in time are cut off a little before
-        the end, so that there is time left to write down what became of them.
-        """
-        self._drained = Deferred()
+        """Fire once nothing is under way, after `timeout` seconds at the latest. Nothing new is begun; what becomes of
+        the rest is the matter of `Drain`."""
+        self._drain = Drain(self._reactor, self._at_work)
         self._scheduler.stop()
         self._connector.closing = True
         self._connector.close_idle()
-        self._abort_unless(lambda attempt: attempt.conversing)
-        grace, last_words = min(_GRACE, timeout / 10), min(_LAST_WORDS, timeout / 10)
-        self._drain_timers = [
-            self._reactor.call_later(grace, self._abort_unless, lambda attempt: attempt.past_data),
-            self._reactor.call_later(timeout - last_words, self._abort_unless, lambda _: False),
-            self._reactor.call_later(timeout, self._end),
-        ]
-        drained = self._drained
+        self._drain.begin(timeout)
         self._look_for_the_end()
-        return drained
-
-    def _abort_unless(self, may_go_on: Callable[[Attempt], bool]) -> None:
-        for attempt in list(self._at_work.values()):
-            if not may_go_on(attempt):
-                attempt.abort()
+        return self._drain.over
 
     def _look_for_the_end(self) -> None:
-        if self._drained is not None and not self._at_work:
-            self._end()
-
-    def _end(self) -> None:
-        for timer in self._drain_timers:
-            timer.cancel()
-        if self._drained is not None and not self._drained.called:
-            self._drained.callback(None)
+        if self._drain is not None and not self._at_work:
+            self._drain.end()

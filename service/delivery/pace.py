@@ -6,11 +6,14 @@ upon what may begin; what is under way when one becomes smaller goes on to its e
 
 from __future__ import annotations
 
-from math import inf
+from math import exp, inf
 from typing import Final
 
 START: Final = 5
 """Conversations at once with a site of which nothing is known."""
+
+_OF_LATE: Final = 0.5
+"""Seconds in which what a meter has counted falls to a third (1/e)."""
 
 _SLACK: Final = 0.05
 """Seconds whose tokens are kept: what timers are late by is made good, where a rate is so high that it matters."""
@@ -39,17 +42,43 @@ class TokenBucket:
         """When there is a token: `now`, or the later time at which `take` finds it."""
         return max(now, self._empty_at + self._interval)
 
+    def available(self, now: float, most: int) -> int:
+        """How many tokens, at most `most`, `take` would find at that time."""
+        return self._count(now, most)[0]
+
     def take(self, now: float, most: int = 1) -> int:
         """Take as many tokens as there are, and at most `most`; return how many."""
-        taken = 0
-        while taken < most and self._empty_at + self._interval <= now:
-            self._empty_at = max(self._empty_at, now - self._depth) + self._interval
-            taken += 1
+        taken, self._empty_at = self._count(now, most)
         return taken
 
-    def give_back(self, tokens: int) -> None:
-        """Tokens were taken for messages that were not there."""
-        self._empty_at -= tokens * self._interval
+    def _count(self, now: float, most: int) -> tuple[int, float]:
+        taken, empty_at = 0, self._empty_at
+        while taken < most and empty_at + self._interval <= now:
+            empty_at = max(empty_at, now - self._depth) + self._interval
+            taken += 1
+        return taken, empty_at
+
+
+class Meter:
+    """How many messages a second there have been of late: those of half a second ago count a third of the latest."""
+
+    __slots__ = ("_at", "_count")
+
+    def __init__(self) -> None:
+        self._at = 0.0
+        self._count = 0.0
+
+    def add(self, now: float) -> None:
+        """One more."""
+        self._count = self._left(now) + 1
+        self._at = now
+
+    def rate(self, now: float) -> float:
+        """Messages a second."""
+        return self._left(now) / _OF_LATE
+
+    def _left(self, now: float) -> float:
+        return self._count * exp((self._at - now) / _OF_LATE)
 
 
 class Concurrency:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from service.delivery.pace import Concurrency, TokenBucket
+from service.delivery.pace import Concurrency, Meter, TokenBucket
 
 # tokens
 
@@ -63,22 +63,13 @@ def test_what_is_asked_for_at_most_bounds_what_is_taken() -> None:
     assert bucket.take(5.0) == 0
 
 
-def test_tokens_for_messages_that_were_not_there_go_back() -> None:
-    """A claim that brought less than it asked for costs nobody time."""
-    bucket = TokenBucket(0.5)
-    assert bucket.take(0.0) == 1
-    bucket.give_back(1)
-    assert bucket.when(0.0) == 0.0
-    assert bucket.take(0.0) == 1
-    assert bucket.when(0.0) == pytest.approx(2.0)
-
-
-def test_tokens_that_go_back_are_no_more_than_were_taken() -> None:
-    """Taking and giving back for an hour does not fill the bucket beyond its brim."""
-    bucket = TokenBucket(0.5)
-    for now in range(3600):
-        bucket.give_back(bucket.take(float(now), most=10))
-    assert bucket.take(3600.0, most=10) == 1
+def test_a_look_takes_nothing() -> None:
+    """What will be there is what `take` finds then, however often it is asked for."""
+    bucket = TokenBucket(64.0)
+    assert [bucket.available(5.0, 10), bucket.available(5.0, 10), bucket.available(5.0, 1)] == [3, 3, 1]
+    assert bucket.take(5.0, most=10) == 3
+    assert [bucket.available(5.01, 10), bucket.available(5.02, 10), bucket.available(5.03, 10)] == [0, 1, 2]
+    assert TokenBucket(None).available(0.0, 7) == 7
 
 
 def test_without_a_rate_there_is_no_limit() -> None:
@@ -114,12 +105,11 @@ def test_in_no_time_do_more_go_than_the_rate_allows(
     went: list[tuple[float, int]] = []
     for pause, most, used in calls:
         now += pause / rate
-        taken = bucket.take(now, most)
-        assert taken <= most
+        there = bucket.available(now, most)
+        assert there <= most
         if used:
-            went.append((now, taken))
-        else:
-            bucket.give_back(taken)
+            assert bucket.take(now, most) == there
+            went.append((now, there))
     at_once = max(1.0, 0.05 * rate)
     for number, (first, _) in enumerate(went):
         for end, (last, _) in enumerate(went[number:], number):
@@ -280,3 +270,25 @@ def test_the_limit_is_always_from_one_to_the_ceiling(ceiling: int, events: list[
             ceiling = number
             concurrency.configure(ceiling)
         assert 1 <= concurrency.limit <= ceiling
+
+
+# the meter
+
+
+@pytest.mark.parametrize("rate", [10, 400])
+def test_a_meter_shows_the_rate_of_the_last_second(rate: int) -> None:
+    """And forgets it as quickly."""
+    meter = Meter()
+    for number in range(3 * rate):
+        meter.add(number / rate)
+    assert meter.rate(3.0) == pytest.approx(rate, rel=0.15)
+    assert meter.rate(3.5) == pytest.approx(rate / 2.72, rel=0.15)
+    assert meter.rate(6.0) < rate / 300
+
+
+def test_a_burst_is_no_rate() -> None:
+    """Twenty that end together after a minute are forty a second, and no thousands."""
+    meter = Meter()
+    for _ in range(20):
+        meter.add(60.0)
+    assert meter.rate(60.0) == 40.0

@@ -40,6 +40,7 @@ class Entry:
     submission: Submission
     accepted_at: float
     outcomes: dict[str, Outcome] = field(default_factory=dict)
+    deliveries: list[Delivery] = field(default_factory=list)
 
     def waits(self, address: str) -> bool:
         return address not in self.outcomes or self.outcomes[address].state is State.WAITING
@@ -69,6 +70,7 @@ class Delivery:
 
 
 _ONE_IN = 10
+_ALL_LEASES = 1 << 63
 
 Ready = tuple[list[tuple[float, int]], ...]
 """For each priority the messages of a site that may be claimed: when they are due, and their numbers, in order."""
@@ -76,11 +78,12 @@ Ready = tuple[list[tuple[float, int]], ...]
 
 class MemoryStore:
     """A `Store` whose commits succeed while `healthy`, and wait while not; `broken` makes reads fail. A commit takes
-    `commit_time` seconds: what it does is done at once, and told when it is over."""
+    `commit_time` seconds: what it does is done at once, and told when it is over. To go through the queue for new
+    routes takes `reroute_time` seconds."""
 
     def __init__(self, clock: TimeSource, piece: int = 65536) -> None:
         self.healthy = True
-        self.commit_time = 0.0
+        self.commit_time = self.reroute_time = 0.0
         self.broken = False
         self.piece = piece
         self.jobs: dict[str, Entry] = {}
@@ -158,6 +161,7 @@ class MemoryStore:
             due = max(now, submission.job.not_before or now)
             delivery = Delivery(self._numbered, entry, site, recipients, due)
             self.deliveries[delivery.number] = self._by_claim[entry.id, site] = delivery
+            entry.deliveries.append(delivery)
             self._let_wait(delivery)
         return Accepted(entry.id, submission.name)
 
@@ -278,14 +282,23 @@ class MemoryStore:
         return (delivery.site,)
 
     def reroute(self, site_of: Callable[[str], str], fingerprint: str) -> Deferred[int]:
-        self._site_of, self._rerouted = site_of, self._lease
+        """What is in flight, or claimed before it is over, moves when it lands."""
+        self._site_of, self._rerouted = site_of, _ALL_LEASES
+        if not self.reroute_time:
+            return succeed(self._reroute())
+        d: Deferred[int] = Deferred()
+        self._clock.call_later(self.reroute_time, lambda: d.callback(self._reroute()))
+        return d
+
+    def _reroute(self) -> int:
         waiting = [delivery for delivery in self.deliveries.values() if not delivery.claimed and delivery.waiting()]
         for delivery in waiting:
             self._let_not_wait(delivery)
         moved = sum(map(self._move, waiting))
         for delivery in waiting:
             self._let_wait(delivery)
-        return succeed(moved)
+        self._rerouted = self._lease
+        return moved
 
     def change(self, change: Change, ids: Iterable[str] | None, site: str | None) -> Deferred[int]:
         wanted = set(self.jobs) if ids is None else set(ids)
@@ -322,7 +335,7 @@ class MemoryStore:
             id=id,
             name=entry.submission.name,
             state=ends.get(frozenset(states), "queued"),
-            attempts=max(d.attempts for d in self.deliveries.values() if d.entry is entry),
+            attempts=max(delivery.attempts for delivery in entry.deliveries),
             next_attempt=None,
             recipients=tuple(self._recipient(entry, address) for address in job.recipients),
             accepted_at=str(entry.accepted_at),
