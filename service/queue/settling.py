@@ -26,6 +26,8 @@ FROM delivery d JOIN job j ON j.id = d.job LEFT JOIN content c ON c.job = d.job
 _DUE: Final = _MESSAGES + "WHERE d.state = 0 AND d.site = ? AND d.priority = ? AND d.due <= ? ORDER BY d.due LIMIT ?"
 _LEASED: Final = _MESSAGES + "WHERE d.state = 1 AND d.site = ? AND d.lease = ? ORDER BY d.priority, d.due LIMIT ?"
 _IN_ORDER: Final = tuple(range(len(PRIORITIES)))
+_FROM_BELOW: Final = _IN_ORDER[::-1]
+_FROM_THE_MIDDLE: Final = (*_IN_ORDER[1:], 0)
 _WAITING: Final = "SELECT address FROM recipient WHERE job = ? AND site = ? AND state = 'waiting'"  # by position
 _SET_OUTCOME: Final = """
 UPDATE recipient SET state = ?, code = ?, enhanced = ?, text = ?, host = ?, phase = ?, at = ?
@@ -38,12 +40,19 @@ UPDATE job SET state = ?, attempts = max(attempts, ?), finished_at = ?, deaths =
 
 
 def claim_due(
-    connection: apsw.Connection, site: str, limit: int, now: float, lease: int, again: bool = False, *, last: int = 0
+    connection: apsw.Connection,
+    site: str,
+    limit: int,
+    now: float,
+    lease: int,
+    again: bool = False,
+    *,
+    favours: tuple[int, int] = (0, 0),
 ) -> list[Claim]:
     """Mark up to `limit` messages of `site` that are due as claimed by `lease`; return them with their content.
 
-    `last` of them are taken from the lowest priority up, before the others are from the highest down. `again`: an
-    earlier try failed at COMMIT; what came back with the log is ours already.
+    They are taken from the highest priority down, but before that so many from the lowest up, and so many from the
+    middle (`favours`). `again`: an earlier try failed at COMMIT; what came back with the log is ours already.
     """
     if again:
         claims = _claims(connection, _LEASED, (site, lease, limit), lease, _CLAIM_OCTETS)
@@ -51,7 +60,7 @@ def claim_due(
             return claims
     claims = []
     room = _CLAIM_OCTETS
-    for most, order in ((last, reversed(_IN_ORDER)), (limit, _IN_ORDER)):
+    for most, order in ((favours[0], _FROM_BELOW), (sum(favours), _FROM_THE_MIDDLE), (limit, _IN_ORDER)):
         for priority in order:
             if len(claims) < most and room > 0:
                 more = _claims(connection, _DUE, (site, priority, now, most - len(claims)), lease, room)

@@ -125,7 +125,7 @@ def test_emptying_closes_all_that_is_kept() -> None:
 
 
 def test_who_has_little_gets_what_who_has_much_must_leave() -> None:
-    """With nine sites at work on 90 of 100 slots, a tenth is free: for one that has none, or few; not for the greedy."""
+    """With nine sites at work on 90 of 100 slots a tenth is free: for one that has none, or few, not for the greedy."""
     slots = pool(total=100)
     for site in "abcdefghi":
         for _ in range(10):
