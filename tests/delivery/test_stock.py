@@ -8,7 +8,7 @@ import pytest
 from config.settings import Relay, Route
 from service.message.outcome import State
 from tests.delivery.room import PORT, Room, many
-from tests.fakes.smtp_server import SILENT, Late, SMTPServer
+from tests.fakes.smtp_server import PROCEED, SILENT, Late, SMTPServer
 
 
 def in_stock(room: Room) -> int:
@@ -182,3 +182,18 @@ def test_nothing_goes_out_of_the_stock_while_the_store_cannot_commit(room: Room)
     room.advance(60.0)
     assert len(room.server.messages) == 1000
     assert room.outcome("user999@b.example", "j1000").state is State.DELIVERED
+
+
+@pytest.mark.parametrize("worn", [2, 100])
+def test_a_message_and_the_one_behind_it_may_end_with_one_read(room: Room, worn: int) -> None:
+    """The second is refused in the same breath as the first is taken: the connection is given back once, and its slot,
+    the only one, is there for the next."""
+    room.configured(limits={"connections": 1, "messages_per_connection": worn})
+    room.server.latency = 0.02
+    room.server.on("mail", *[PROCEED, PROCEED, "450 4.2.0 not this one"] * 20)
+    many(room, 60)
+    room.advance(200.0)
+    assert len(room.server.messages) == 60
+    assert room.server.most_open == 1
+    room.advance(20.0)
+    assert (room.delivery.connections, room.delivery.sites()[0].in_flight) == (0, 0)
