@@ -1,4 +1,4 @@
-"""What a Deferred costs, beside Twisted's and asyncio's Future: `python -m bench.deferred_cost`.
+"""What a Deferred costs, beside Twisted's and asyncio's Future.
 
 Each scenario runs in short slices, ours and theirs in turn, and the medians are compared: what the machine does
 meanwhile hits all alike. The ratio is ours to theirs; below 1 we are cheaper.
@@ -10,11 +10,13 @@ import asyncio
 import gc
 import statistics
 import time
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, Final, NamedTuple
 
 from twisted.internet import defer as twisted_defer
 
+from bench.suite import Benchmark, Scale, Shown
+from bench.tables import Table, number
 from deferred import defer
 
 REPETITIONS = 401
@@ -208,7 +210,7 @@ class OnLoop:
         self.loop.run_until_complete(run())
 
 
-def measure(repetitions: int = REPETITIONS) -> list[Row]:
+def measure(scale: Scale) -> list[Row]:
     """Run every scenario, and give a row for each."""
     on_loop = OnLoop()
     scenarios: list[tuple[str, *tuple[Scenario, ...]]] = [
@@ -219,6 +221,7 @@ def measure(repetitions: int = REPETITIONS) -> list[Row]:
         ("callback waits for another", ours_waits_for_another, twisted_waits_for_another),
         ("coroutine awaits one", ours_coroutine, twisted_coroutine, on_loop.coroutine),
     ]
+    repetitions = scale.of(REPETITIONS, 21)
     try:
         return [Row(name, *_compare(repetitions, peers)) for name, *peers in scenarios]
     finally:
@@ -238,14 +241,15 @@ def _compare(repetitions: int, peers: list[Scenario]) -> tuple[float, float, flo
     return medians[0], medians[1], medians[2] if len(medians) > 2 else None
 
 
-def main() -> None:
-    """Print the table."""
-    print(f"{'':30}{'ours':>9}{'Twisted':>9}{'asyncio':>9}{'of Twisted':>12}{'of asyncio':>12}   (us, medians)")
-    for row in measure():
-        theirs = "-" if row.asyncio is None else f"{row.asyncio:.2f}"
-        ratio = "-" if row.to_asyncio is None else f"{row.to_asyncio:.2f}"
-        print(f"{row.name:30}{row.ours:9.2f}{row.twisted:9.2f}{theirs:>9}{row.to_twisted:12.2f}{ratio:>12}")
+def show(rows: Sequence[Row]) -> Shown:
+    """Microseconds, and how many times more or less than the others' they are."""
+    lines = []
+    for row in rows:
+        theirs = "" if row.asyncio is None else number(row.asyncio)
+        ratio = "" if row.to_asyncio is None else number(row.to_asyncio)
+        lines.append((row.name, number(row.ours), number(row.twisted), theirs, number(row.to_twisted), ratio))
+    columns = ("", "ours, us", "Twisted, us", "asyncio, us", "ours of Twisted's", "ours of asyncio's")
+    return Shown((Table("One run of each, the median", columns, tuple(lines)),))
 
 
-if __name__ == "__main__":
-    main()
+BENCHMARK: Final = Benchmark("what a Deferred costs, beside Twisted's and asyncio's Future", measure, show)

@@ -1,18 +1,17 @@
-"""What the store costs: messages a second and CPU for each, in batches of 100, all durable.
-
-python bench/store_cost.py [MESSAGES] [DIRECTORY]
-"""
+"""What the store costs: messages a second and CPU for each, in batches of 100, all durable."""
 
 from __future__ import annotations
 
-import sys
 import tempfile
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Generator, Sequence
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import Any, Final, NamedTuple
 
+from bench.suite import Benchmark, Scale, Shown
+from bench.tables import Table, number
+from bench.wrong import Wrong
 from deferred.defer import Deferred, gather_results, inline_callbacks
 from deferred.reactor import Reactor
 from service.journal import Journal
@@ -43,16 +42,36 @@ def settled(claim: Claim) -> Settlement:
     return Settlement(claim=claim, outcomes=outcomes, at=time.time(), attempts=1, due=None)
 
 
+class Row(NamedTuple):
+    """A step: messages a second, and CPU seconds for each."""
+
+    step: str
+    messages: int
+    rate: float
+    cpu: float
+
+
+def measure(scale: Scale) -> list[Row]:
+    """Take messages in, then hand them out and settle them, two batches at a time."""
+    with tempfile.TemporaryDirectory(prefix="deferd-bench-") as directory, Reactor() as reactor:
+        store = SQLiteStore(Path(directory) / "queue.db", reactor, Journal(), Random(1), results="none")
+        rows = reactor.run_until_complete(run(store, scale.of(20_000, 1_000)))
+        reactor.run_until_complete(store.close())
+    return rows
+
+
 @inline_callbacks
-def run(store: SQLiteStore, messages: int, done: Callable[[], None]) -> Generator[Deferred[Any], Any, None]:
+def run(store: SQLiteStore, messages: int) -> Generator[Deferred[Any], Any, list[Row]]:
     batches = [submissions(n, 20) for n in range(0, messages, BATCH)]
-    for label, step in (("accept", accept), ("claim, read, settle", settle)):
+    rows = []
+    for label, step, waiting in (("accept", accept, messages), ("claim and settle", settle, 0)):
         wall, cpu = time.perf_counter(), time.process_time()
         yield gather_results([step(store, batches[lane::2]) for lane in range(2)])
         wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
-        print(f"{label:22} {messages / wall:10,.0f}/s {cpu / messages * 1e6:8.1f} us CPU each")
-        print(f"{'':22} waiting now: {store.count().queued}")
-    done()
+        if store.count().queued != waiting:
+            raise Wrong(f"after {label} {store.count().queued} messages wait, not {waiting}")
+        rows.append(Row(label, messages, messages / wall, cpu / messages))
+    return rows
 
 
 @inline_callbacks
@@ -68,14 +87,11 @@ def settle(store: SQLiteStore, batches: list[list[Submission]]) -> Generator[Def
         yield store.settle([settled(claim) for claim in claims])
 
 
-def main() -> None:
-    messages = int(sys.argv[1]) if len(sys.argv) > 1 else 20_000
-    with tempfile.TemporaryDirectory(dir=sys.argv[2] if len(sys.argv) > 2 else None) as directory:
-        reactor = Reactor()
-        store = SQLiteStore(Path(directory) / "queue.db", reactor, Journal(), Random(1), results="none")
-        reactor.call_soon(run, store, messages, reactor.stop)
-        reactor.run()
+def show(rows: Sequence[Row]) -> Shown:
+    """A line for each step."""
+    lines = [(row.step, number(row.rate), number(row.cpu * 1e6)) for row in rows]
+    title = f"{rows[0].messages:,} messages in batches of {BATCH}, all durable"
+    return Shown((Table(title, ("", "messages/s", "CPU us each"), tuple(lines)),))
 
 
-if __name__ == "__main__":
-    main()
+BENCHMARK: Final = Benchmark("what the store costs by itself", measure, show)

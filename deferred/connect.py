@@ -31,6 +31,8 @@ STAGGER = 0.25
 
 def in_turns(addresses: Sequence[Address]) -> list[Address]:
     """The addresses with their families taking turns, beginning with the first one's (RFC 8305, 4)."""
+    if len(addresses) == 1:
+        return list(addresses)
     first = [address for address in addresses if (":" in address[0]) == (":" in addresses[0][0])]
     other = [address for address in addresses if (":" in address[0]) != (":" in addresses[0][0])]
     return [address for address in chain.from_iterable(zip_longest(first, other)) if address is not None]

@@ -61,8 +61,12 @@ class Transport(Protocol):
         server_side: bool = False,
         server_hostname: str | None = None,
         timeout: float | None = None,
+        session: ssl.SSLSession | None = None,
     ) -> Deferred[None]:
         """Put TLS on the stream from the next octet on; the protocol stays the same.
+
+        `session` is one of a former connection under the same context, to be resumed if the peer still knows it: its
+        certificate is not verified again then.
 
         Fires when the handshake is done. Fails with `ssl.SSLError`, `ssl.SSLCertVerificationError`, `TimeoutError`
         after `timeout` seconds, `ConnectionError`, and with `ValueError` or what else the ssl module raises for a

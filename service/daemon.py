@@ -12,7 +12,6 @@ import random as randomness
 import ssl
 from collections.abc import Callable, Iterable, Sequence
 from importlib import metadata
-from pathlib import Path
 from typing import Any, Final
 
 from config.problems import ConfigError
@@ -26,13 +25,11 @@ from service.delivery.reports import Kind
 from service.journal import Journal, Listener
 from service.log import Log
 from service.message.bounce import Undelivered, bounce, delay_warning
-from service.message.job import Job
 from service.message.outcome import Outcome
-from service.message.read import ReadingRules, is_job_name, read_job
+from service.message.read import is_job_name
 from service.queue.aftermath import tell_aftermath
-from service.queue.attachments import Attachments
 from service.queue.calendar import BootClock
-from service.queue.damage import REMEDY, set_aside_if_damaged
+from service.queue.damage import REMEDY, set_aside_folders, set_aside_if_damaged
 from service.queue.drop import DropDirectory
 from service.queue.ids import id_text
 from service.queue.intake import Intake
@@ -40,6 +37,7 @@ from service.queue.lastwork import LastWork
 from service.queue.layout import Layout, prepare
 from service.queue.lock import DirectoryLock
 from service.queue.poke import PokeWatch
+from service.queue.reader import JobReader
 from service.queue.results import ResultWriter
 from service.queue.sqlite import SQLiteStore
 from service.queue.store import Claim, StoreFailed, Submission
@@ -114,12 +112,12 @@ class Daemon:
         self._delivery = Delivery(
             self._reactor, self._store, self.journal, self._random, self.settings, trust=trust, compose=self._compose
         )
-        self._build_web()
+        self._build_web(layout)
         self._build_intake(layout)
         self._listen()
         self._store.on_moved(self._delivery.wake)
         self._delivery.start()
-        self._results.start()
+        self._poked()  # what commands asked for while no daemon ran
         self._intake.start()
         self._purge()
         self.journal.tell(
@@ -158,27 +156,13 @@ class Daemon:
         self._held.append(self._poke.close)
 
     def _build_intake(self, layout: Layout) -> None:
-        def read(name: str, octets: bytes) -> Job:
-            settings = self.settings
-            attachments = Attachments(
-                layout.new, [Path(folder) for folder in settings.queue.attachments], most=settings.limits.message_size
-            )
-            return read_job(
-                name,
-                octets,
-                rules=ReadingRules(settings.hostname, settings.limits.message_size, settings.limits.recipients),
-                now=self._reactor.wall_time(),
-                unique=self._unique,
-                open_attachment=attachments.read,
-            )
-
         self._intake = Intake(
             self._reactor,
             self._store,
             self.journal,
             layout,
             self._drop,
-            read=read,
+            read=JobReader(lambda: self.settings, layout.new, self._reactor, self._unique),
             wants=is_job_name,
             site_of=self._delivery.site_of,
             accepted=self._accepted,
@@ -187,13 +171,17 @@ class Daemon:
             deadly=self._store.aftermath.deadly,
         )
 
-    def _build_web(self) -> None:
+    def _build_web(self, layout: Layout) -> None:
+        def set_aside() -> list[str]:
+            return [str(folder) for folder in set_aside_folders(layout.directory)]
+
         metrics = Metrics(
             self._store.now,
             version(),
             self._store.count,
             in_flight=lambda: self._delivery.in_flight,
             connections=lambda: self._delivery.connections,
+            set_aside=set_aside,
         )
         recent = Recent(self._store.now)
         self.journal.add(metrics)
@@ -207,6 +195,7 @@ class Daemon:
             in_flight=lambda: self._delivery.in_flight,
             sites=self._site_lines,
             hostname=lambda: self.settings.hostname,
+            set_aside=set_aside,
             unready=lambda: "deferd is stopping" if self._stopping else self._intake.trouble,
         )
         self._web = WebServer(self._reactor, handlers, self.journal)

@@ -1,6 +1,6 @@
 """The log: one line an event on standard output, and never a wait for whoever reads it.
 
-Lines gather during a reactor turn and a worker thread writes them in one go. While the reader stalls they gather up to
+Lines gather for a moment and a worker thread writes them in one go. While the reader stalls they gather up to
 `MOST_LINES`; past that the newest are dropped and counted, for a daemon that delivers mail is worth more than its log.
 """
 
@@ -16,12 +16,14 @@ import msgspec
 
 from deferred.defer import Deferred
 from deferred.failure import Failure
-from deferred.interfaces import Reactor
+from deferred.interfaces import Reactor, TimerHandle
 from service.journal import EVENTS
 
 MOST_LINES: Final = 20_000
 LAST_LINES: Final = 1.0
 """Seconds that the end waits for the last lines to be read."""
+_GATHER: Final = 0.01
+"""Seconds in which lines gather: to give a thread work costs as much as a few of them."""
 LEVELS: Final = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 
 Facts = MutableMapping[str, Any]
@@ -44,13 +46,19 @@ _encode: Final = msgspec.json.Encoder(enc_hook=repr).encode
 _encode_in_ascii: Final = json.JSONEncoder(default=repr, separators=(",", ":")).encode
 
 
-def _as_json(_logger: object, _method: str, facts: Facts) -> str:
-    """ASCII: whatever is no letter of it is escaped. The quick encoder does not, and most lines have nothing to."""
+def _for_machines(timestamp: str, level: str, event: str, facts: Facts) -> str:
+    """JSON in ASCII: whatever is no letter of it is escaped. The quick encoder does not, and most facts have nothing
+    to."""
+    head = f'{{"timestamp":"{timestamp}","level":"{level}","event":"{event}"'
+    if not facts:
+        return head + "}"
     try:
-        line = _encode(facts)
+        body = _encode(facts)
     except UnicodeEncodeError:  # half a surrogate pair
-        return _encode_in_ascii(facts)
-    return line.decode() if line.isascii() and b"\x7f" not in line else _encode_in_ascii(facts)
+        return f"{head},{_encode_in_ascii(facts)[1:]}"
+    if body.isascii() and b"\x7f" not in body:
+        return f"{head},{body.decode()[1:]}"
+    return f"{head},{_encode_in_ascii(facts)[1:]}"
 
 
 @lru_cache(16)
@@ -58,10 +66,18 @@ def _to_the_second(second: int) -> str:
     return datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S")
 
 
-def _for_people() -> list[Callable[[object, str, Facts], Any]]:
+def _for_people() -> Callable[[str, str, str, Facts], str]:
     import structlog  # with all that it imports it would be a fifth of the start of a daemon that writes JSON
 
-    return [_drop_nothings, _escape_controls, structlog.dev.ConsoleRenderer(colors=False)]
+    render = structlog.dev.ConsoleRenderer(colors=False)
+
+    def line(timestamp: str, level: str, event: str, facts: Facts) -> str:
+        what: Facts = {"timestamp": timestamp, "level": level, "event": event, **facts}
+        for process in (_drop_nothings, _escape_controls):
+            what = process(None, level, what)
+        return str(render(None, level, what))
+
+    return line
 
 
 class Log:
@@ -79,6 +95,7 @@ class Log:
         self._write = write
         self._lines: list[str] = []
         self._writing = False
+        self._timer: TimerHandle | None = None
         self._dropped = 0
         self._closed: Deferred[None] | None = None
         self.configure(format, level)
@@ -86,7 +103,7 @@ class Log:
     def configure(self, format: Literal["json", "console"], level: str) -> None:
         """Write in this format from now on, and nothing below this level."""
         self._threshold = LEVELS[level]
-        self._processors: list[Callable[[object, str, Facts], Any]] = [_as_json] if format == "json" else _for_people()
+        self._line = _for_machines if format == "json" else _for_people()
 
     def __call__(self, event: str, facts: dict[str, object]) -> None:
         """Take a line; it is written before long."""
@@ -99,22 +116,19 @@ class Log:
         self._lines.append(self._render(event, level, facts))
         if not self._writing:
             self._writing = True
-            self._reactor.call_soon(self._hand_over)
+            self._timer = self._reactor.call_later(_GATHER, self._hand_over)
 
     def _render(self, event: str, level: str, facts: dict[str, object]) -> str:
         second, millisecond = divmod(int(self._reactor.wall_time() * 1000), 1000)
-        line: Any = {
-            "timestamp": f"{_to_the_second(second)}.{millisecond:03d}Z",
-            "level": level,
-            "event": event,
-            **{name: round(value, 3) if isinstance(value, float) else value for name, value in facts.items()},
-        }
-        for process in self._processors:
-            line = process(None, level, line)
-        return str(line)
+        for value in facts.values():
+            if type(value) is float:
+                facts = {name: round(value, 3) if isinstance(value, float) else value for name, value in facts.items()}
+                break
+        return self._line(f"{_to_the_second(second)}.{millisecond:03d}Z", level, event, facts)
 
     def _hand_over(self) -> None:
         """Give what has gathered to a thread."""
+        self._timer = None
         if self._dropped:
             self._lines.append(self._render("log_dropped", "error", {"lines": self._dropped}))
             self._dropped = 0
@@ -125,7 +139,14 @@ class Log:
         text = "\n".join(self._lines) + "\n"
         self._lines = []
         written = self._reactor.defer_to_thread(self._write, text)
-        written.add_callbacks(lambda _: self._hand_over(), self._lost)
+        written.add_callbacks(self._written, self._lost)
+
+    def _written(self, _: object) -> None:
+        """More may have come meanwhile, and gathers; the last lines do not wait."""
+        if self._closed is None and (self._lines or self._dropped):
+            self._timer = self._reactor.call_later(_GATHER, self._hand_over)
+        else:
+            self._hand_over()
 
     def _lost(self, failure: Failure) -> None:
         """The reader is gone (a closed pipe, a full disk): lines are lost, deliveries are not."""
@@ -141,7 +162,9 @@ class Log:
         """Write what is left; fire when that is done, or after `patience` seconds where nobody reads."""
         self._closed = Deferred()
         closed = self._closed.add_timeout(patience, self._reactor)
-        if not self._writing:
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._timer is not None or not self._writing:
             self._hand_over()
         return closed.add_errback(self._give_up)
 

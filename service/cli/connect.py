@@ -8,14 +8,15 @@ from typing import Any, Final
 
 import msgspec
 
-from config.settings import Relay, Settings, Timeouts
+from config.settings import Relay, Settings, Timeouts, Tls
 from deferred.defer import Deferred, gather_results
 from deferred.failure import Failure
 from deferred.interfaces import Address
 from deferred.protocol import Transport
 from deferred.reactor import Reactor
 from service.daemon import trust
-from service.delivery.connection import Connection
+from service.delivery.conversation import Conversation
+from service.delivery.encryption import Encryption, Sessions
 from service.delivery.receipt import describe
 from service.delivery.routes import Router, Site
 from service.delivery.tls import Contexts
@@ -53,8 +54,8 @@ def visit(settings: Settings) -> list[Relayed]:
         return reactor.run_until_complete(gather_results(visits))
 
 
-class _Visitor(Connection):
-    """A connection whose transport can be asked about TLS, and which nobody keeps."""
+class _Visitor(Conversation):
+    """A conversation whose transport can be asked about TLS."""
 
     transport: Transport
 
@@ -110,23 +111,15 @@ class Visit:
         return _Visitor(
             self._reactor,
             session,
-            self,
             Journal(),
-            site=site.name,
             host=str(relay),
-            server_hostname=relay.host,
             timeouts=self._timeouts,
-            context=None if policy == "none" else self._contexts.get(policy, site.ca_file),
+            encryption=None if policy == "none" else self._encryption(policy),
         )
 
-    def keep(self, connection: Connection) -> None:
-        """Nothing is kept."""
-
-    def ahead(self, connection: Connection) -> None:
-        """Nothing is sent."""
-
-    def lost(self, connection: Connection) -> None:
-        """It has been told already."""
+    def _encryption(self, policy: Tls) -> Encryption:
+        context = self._contexts.get(policy, self._site.ca_file)
+        return Encryption(context, self._relay.host, Sessions(self._reactor), (self._site.name, self._name))
 
     def _in_the_clear(self, failure: Failure) -> Any:
         """Where TLS failed and need not be: once more without, as a delivery would."""

@@ -4,23 +4,29 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Final
 
 import click
 
+from config.settings import Settings
 from service.cli.options import config_option, give_up, json_option, local_settings
-from service.cli.recover import recover
+from service.cli.recover import recover, tell_set_aside
+from service.cli.standing import print_standing
 from service.cli.terminal import clean, print_json, print_table
 
 if TYPE_CHECKING:
-    from service.queue.commands import CommandStore
-    from service.queue.store import Change, JobState, JobView
-
-T = TypeVar("T")
+    from service.queue.commands import CommandStore, Done
+    from service.queue.details import JobSite, ListedJob
+    from service.queue.store import Change, JobState
 
 FIRST_PAGE = 100
+MOST_SITES = 20
+_OF_MANY: Final = {"retry": "held: release them first", "hold": "held already", "release": "not held"}
+"""Why a change has left jobs as they were that were not named one by one."""
+
 STATES = ("queued", "held", "delivered", "failed", "partly")
 
 
@@ -43,32 +49,67 @@ def queue() -> None:
 def list_jobs(
     config_path: str | None, site: str | None, state: JobState | None, limit: int | None, as_json: bool
 ) -> None:
-    """List jobs, oldest first: what waits, why, and when it is tried next."""
+    """List jobs, oldest first: what waits, why, and when it is tried next.
+
+    Below them stands how many messages wait at each site (or at the one asked for), as `deferd queue count` tells.
+    """
     most = limit or (sys.maxsize if as_json else FIRST_PAGE)
-    jobs = _with_store(config_path, lambda store: store.list(site=site, state=state, limit=most))
-    if as_json:
+    with _opened(config_path, telling=True) as (store, _):
+        jobs = store.list(site=site, state=state, limit=most)
+        standing = None if as_json else store.standing(site)
+    if standing is None:
         print_json(jobs)
         return
-    if not jobs:
+    if jobs:
+        _print_jobs(jobs)
+    else:
         click.echo("no such jobs" if site or state else "the queue is empty")
-        return
-    rows = [
-        (job.id, job.name, job.state, job.attempts, _recipients(job), job.accepted_at, job.next_attempt, _why(job))
-        for job in jobs
-    ]
-    print_table(("id", "name", "state", "attempts", "recipients", "accepted", "next attempt", "last answer"), rows)
+    if standing.sites:
+        click.echo()
+        print_standing(standing, MOST_SITES)
     if len(jobs) == most:
         click.echo(f"the first {most}; --limit N shows more", err=True)
 
 
-def _why(job: JobView) -> str:
+def _print_jobs(jobs: list[ListedJob]) -> None:
+    """With a column for priorities, where there is one to see."""
+    telling = any(job.priority not in ("normal", None) for job in jobs)
+    titles = ["id", "name", "state", "attempts", "recipients", "accepted", "next attempt", "last answer"]
+    rows: list[list[object]] = [
+        [
+            job.id,
+            job.name,
+            _state(job),
+            job.attempts,
+            _recipients(job),
+            job.accepted_at,
+            job.next_attempt,
+            _why(job),
+        ]
+        for job in jobs
+    ]
+    if telling:
+        titles.insert(3, "priority")
+        for job, row in zip(jobs, rows, strict=True):
+            row.insert(3, job.priority)
+    print_table(titles, rows)
+
+
+def _state(job: ListedJob) -> str:
+    """The job's state, or that it is on its way; one that is held meanwhile goes no further after that."""
+    if not job.in_flight:
+        return job.state
+    return "sending" if job.state == "queued" else f"{job.state}, sending"
+
+
+def _why(job: ListedJob) -> str:
     """What was said last of a recipient that waits, else of any."""
     tried = [recipient for recipient in job.recipients if recipient.text]
     telling = next((recipient for recipient in tried if recipient.state == "waiting"), tried[0] if tried else None)
     return _answer(telling.code, telling.enhanced, telling.text) if telling else ""
 
 
-def _recipients(job: JobView) -> str:
+def _recipients(job: ListedJob) -> str:
     first = job.recipients[0].address if job.recipients else ""
     more = len(job.recipients) - 1
     return f"{first} and {more} more" if more > 0 else first
@@ -76,11 +117,32 @@ def _recipients(job: JobView) -> str:
 
 @queue.command()
 @config_option
+@click.option("--site", metavar="S", help="Only this site.")
+@json_option
+def count(config_path: str | None, site: str | None, as_json: bool) -> None:
+    """Count the messages at each site: those that wait, are due now, in flight, held; and tell whether it rests.
+
+    In flight is what the daemon has claimed: it is being sent, or about to be. A job with recipients at several sites
+    counts at each. A rest is as the daemon last noted it.
+    """
+    with _opened(config_path, telling=True) as (store, _):
+        standing = store.standing(site)
+    if as_json:
+        print_json(standing)
+    elif not standing.sites:
+        click.echo("the queue is empty" if site is None else f"no mail waits for {clean(site)}")
+    else:
+        print_standing(standing)
+
+
+@queue.command()
+@config_option
 @json_option
 @click.argument("id")
 def show(config_path: str | None, as_json: bool, id: str) -> None:
-    """Show one job with all its recipients, whether finished or not."""
-    job = _with_store(config_path, lambda store: store.show(id))
+    """Show one job with its sites and all its recipients, whether finished or not."""
+    with _opened(config_path) as (store, settings):
+        job = store.show(id, settings.retry.max_age)
     if job is None:
         give_up(f"there is no job {clean(id)}")
     if as_json:
@@ -89,19 +151,33 @@ def show(config_path: str | None, as_json: bool, id: str) -> None:
     facts = {
         "id": job.id,
         "name": job.name,
-        "state": job.state,
+        "state": _state(job),
+        "priority": job.priority,
         "attempts": job.attempts,
+        "sender": job.sender or "<>",
+        "size": f"{job.size} octets",
         "accepted": job.accepted_at,
         "next attempt": job.next_attempt,
+        "expires": None if job.finished_at else job.expires_at,
         "finished": job.finished_at,
+        "in doubt": job.in_doubt,
+        "key": job.key,
         "tags": ", ".join(f"{key}={value}" for key, value in job.tags.items()),
     }
     for name, value in facts.items():
         if value not in (None, ""):
             click.echo(f"{name + ':':<14}{clean(value)}")
     click.echo()
+    sites = [(one.site, _at_site(one), one.attempts, one.next_attempt) for one in job.sites]
+    print_table(("site", "state", "attempts", "next attempt"), sites)
+    click.echo()
     rows = [(r.address, r.state, r.host, r.phase, _answer(r.code, r.enhanced, r.text), r.at) for r in job.recipients]
     print_table(("recipient", "state", "host", "phase", "last answer", "at"), rows)
+
+
+def _at_site(site: JobSite) -> str:
+    doubts = f", perhaps delivered ({site.doubts} in doubt)" if site.doubts else ""
+    return ("sending" if site.state == "in_flight" else site.state) + doubts
 
 
 def _answer(*parts: object) -> str:
@@ -125,12 +201,30 @@ def _changing(change: Change, what: str, done: str) -> None:
     ) -> None:
         if [bool(ids), site is not None, everything].count(True) != 1:
             raise click.UsageError("say which: ID..., or --site S, or --all")
-        changed = _with_store(config_path, lambda store: store.change(change, ids or None, site))
-        _poke(config_path)
+        with _opened(config_path) as (store, settings):
+            result = store.change(change, ids or None, site)
+        _poke(Path(settings.queue.directory))
         if as_json:
-            print_json({"changed": changed})
+            print_json({"changed": result.changed, **({"unchanged": result.why} if result.why else {})})
         else:
-            click.echo(f"{done} {changed} {'job' if changed == 1 else 'jobs'}")
+            click.echo(f"{done} {_jobs(result.changed)}")
+        _tell_unchanged(change, result, site)
+
+
+def _tell_unchanged(change: Change, done: Done, site: str | None) -> None:
+    """Say why jobs that were asked for are as they were."""
+    for id, why in done.why.items():
+        click.echo(f"deferd: {id} unchanged, {why}", err=True)
+    if done.why or (done.changed and change != "retry"):  # where many are asked for, those that it fits are meant
+        return
+    if done.unchanged:
+        click.echo(f"deferd: {_jobs(done.unchanged)} unchanged, {_OF_MANY.get(change, 'ended meanwhile')}", err=True)
+    elif not done.changed:
+        click.echo(f"deferd: no mail waits{f' for {clean(site)}' if site else ''}", err=True)
+
+
+def _jobs(number: int) -> str:
+    return f"{number} {'job' if number == 1 else 'jobs'}"
 
 
 _changing("retry", "Try jobs now, even where their site was left in peace after a failure.", "made due")
@@ -139,30 +233,36 @@ _changing("release", "Let held jobs go on.", "released")
 _changing("remove", "Give jobs up: nothing is sent, nobody told.", "removed")
 
 
-def _with_store(config_path: str | None, use: Callable[[CommandStore], T]) -> T:
-    """What `use` makes of the queue. Exits where there is none, or where it does not know what is asked for."""
+@contextmanager
+def _opened(config_path: str | None, *, telling: bool = False) -> Iterator[tuple[CommandStore, Settings]]:
+    """The queue, and the settings that name it. Exits where there is none, or it does not know what is asked for.
+
+    With `telling` the command's last words, whatever its end, are about damaged queues that were set aside.
+    """
     settings = local_settings(config_path)
     from service.cli.boot import boot_clock
     from service.queue.commands import open_for_commands
     from service.queue.store import StoreFailed, UnknownJob
 
     directory = Path(settings.queue.directory)
+    if telling:
+        click.get_current_context().call_on_close(lambda: tell_set_aside(directory))
     try:
         if not directory.is_dir():
             give_up(f"there is no queue at {directory}: start `deferd run` once, or name its configuration with -c")
         with open_for_commands(directory, time.time, settings.queue.results, boot_clock()) as store:
-            return use(store)
+            yield store, settings
     except UnknownJob as error:
         give_up(clean(error.args[0] if error.args else error))
     except (StoreFailed, OSError) as error:
         give_up(clean(error))
 
 
-def _poke(config_path: str | None) -> None:
+def _poke(directory: Path) -> None:
     """Let a running daemon act on the change at once."""
     from service.queue.poke import poke
 
     try:
-        poke(Path(local_settings(config_path).queue.directory))
+        poke(directory)
     except OSError as error:
         click.echo(f"deferd: a running daemon learns of it later: {error.strerror or error}", err=True)

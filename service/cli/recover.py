@@ -49,6 +49,25 @@ def recover(ctx: click.Context, config_path: str | None, as_json: bool, source: 
     ctx.exit(0 if all(report.complete for report in reports) else 1)
 
 
+def tell_set_aside(directory: Path) -> None:
+    """Say on standard error which damaged queues lie in the queue's directory, and what is to be done about them."""
+    from service.queue.damage import REMEDY, set_aside_folders
+
+    folders = set_aside_folders(directory)
+    if not folders:
+        return
+    from service.queue.recovery import waiting_folders
+
+    waiting = waiting_folders(directory)
+    for folder in folders:
+        what = f"`{REMEDY}` saves what can be read of it" if folder in waiting else "recovered, as far as it could be"
+        click.echo(
+            f"deferd: a damaged queue was set aside as {clean(folder)}: {what};"
+            " this is told until the folder has been moved or removed",
+            err=True,
+        )
+
+
 def _set_aside(directory: Path) -> None:
     """What the daemon does at its start, where none is running: the damaged queue may not have been set aside yet."""
     from service.queue.damage import set_aside_if_damaged

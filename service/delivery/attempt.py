@@ -64,6 +64,8 @@ class Attempt:
         """Whether a server listens."""
         self.ahead = False
         """Whether its envelope goes ahead, behind a message that is not answered yet."""
+        self.since = float("-inf")
+        """When the message before was answered, where there was one."""
         self.connection: Connection | None = None
         """The one that it goes, or went last, over."""
         self._site = site
@@ -76,6 +78,7 @@ class Attempt:
         self._failed_at: set[Address] = set()
         self._peer: Address | None = None
         self._blamed: HostFailure | None = None
+        self._retired: Connection | None = None
         self._wait: Deferred[Receipt] | None = None
         self._given_up = False
 
@@ -107,9 +110,12 @@ class Attempt:
         self.ahead = True
         return self._await(self._converse(connection).add_errback(self._behind))
 
-    def follow(self) -> None:
-        """The message before has been answered: from now on the conversation is for this one."""
-        self.ahead = False
+    def follow(self, now: float) -> None:
+        """The message before has been answered: from now on the conversation is for this one. None of its content has
+        gone; nor shall it in an old way, after a reload, nor be waited for at the end, where nobody asks for it."""
+        self.ahead, self.since = False, now
+        if self._outdated or (self._connector.closing and not self.past_data):
+            self.abort()
 
     def _await(self, d: Deferred[Receipt]) -> Deferred[Receipt]:
         self._wait = d
@@ -124,8 +130,8 @@ class Attempt:
 
     def part(self) -> None:
         """The outcome is written: take leave of the server, if this was the last message that it is to be given."""
-        if self.connection is not None and self.connection.retired:
-            self.connection.quit()
+        if self._retired is not None:
+            self._retired.quit()
 
     def _end(self, result: R) -> R:
         self._wait = None  # what its user does with the result is not ours to cancel
@@ -210,22 +216,23 @@ class Attempt:
         """The receipt, with the answers that hosts before this one gave."""
         if self.connection is not None:
             self._connector.served(self.connection.host)
+            self._retired = self.connection if self.connection.retired else None
         self._keep(receipt.outcomes)
         return self._receipt()
 
     # the errbacks
 
     def _afresh(self, failure: Failure) -> Any:
-        """A kept connection that died before it answered says nothing about its host: begin on a new one."""
+        """A kept connection that died before it answered says nothing about its host: begin on a new one, as where BDAT
+        is not understood any more."""
         failure.trap(HostFailure)
         error = failure.value
         assert isinstance(error, HostFailure)
         unheard = (
             error.phase is Phase.MAIL and error.code in (None, TAKES_LEAVE) and not isinstance(error, BrokenAnswer)
         )
-        if unheard and not self._connector.closing:
-            return self._next_relay(error)
-        return self._elsewhere(failure)
+        anew = unheard or self._connector.goes_on_without_chunking(self._site, error)
+        return self._next_relay(error) if anew and not self._connector.closing else self._elsewhere(failure)
 
     def _behind(self, failure: Failure) -> Any:
         """A connection that dies before the message in front is answered says nothing of this one."""
@@ -242,7 +249,7 @@ class Attempt:
         error = self._blame(failure)
         if self._connector.goes_on_in_the_clear(self._site, host, error):
             return self._attempt(host)
-        if self._connector.goes_on_without_chunking(self._site, host, error):
+        if self._connector.goes_on_without_chunking(self._site, error):
             return self._attempt(host)
         if self._peer is None:
             return failure  # no address answered: all have been tried

@@ -1,38 +1,79 @@
-"""Settlements of one turn, written together: one operation of the store for all, a Deferred for each."""
+"""Where what became of each claim is written down: durably first, with the reports that it owes; then it is told.
+
+Settlements of one turn are written together: one operation of the store for all, a Deferred for each.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from deferred.defer import Deferred
 from deferred.failure import Failure
 from deferred.interfaces import Reactor
-from service.queue.store import Settled, Settlement, Store, StoreFailed
+from service.delivery import news
+from service.delivery.policy import Plan
+from service.delivery.reports import Kind, Reports
+from service.journal import Journal
+from service.queue.store import Claim, Settled, Settlement, Store, StoreFailed, Submission
 
 _Entry = tuple[Settlement, Deferred[Settled]]
 
 
 class Books:
-    """Where what became of each claim is written down."""
+    """`due(site, at)` is told when a site's next message is due, by the store's time (None: now, perhaps)."""
 
-    def __init__(self, reactor: Reactor, store: Store) -> None:
+    def __init__(
+        self,
+        reactor: Reactor,
+        store: Store,
+        journal: Journal,
+        reports: Reports,
+        due: Callable[[str, float | None], object],
+    ) -> None:
         self._reactor = reactor
         self._store = store
+        self._journal = journal
+        self._reports = reports
+        self._due = due
         self._waiting: list[_Entry] = []
+
+    def write(self, claim: Claim, plan: Plan, decided: Callable[[], object]) -> Deferred[None]:
+        """Fire once the plan is durable, and told. `decided` is called when it is on its way into the store."""
+        d: Deferred[Any] = self._reports.owed(claim, plan)
+        return d.add_callback(self._commit, claim, plan, decided)
+
+    def _commit(
+        self, reports: dict[Kind, Submission], claim: Claim, plan: Plan, decided: Callable[[], object]
+    ) -> Deferred[None]:
+        decided()
+        d: Deferred[Any] = self.settle(plan.settlement(claim, self._store.now(), tuple(reports.values())))
+        return d.add_callback(self._settled, claim, plan, reports)
+
+    def _settled(self, done: Settled, claim: Claim, plan: Plan, reports: dict[Kind, Submission]) -> None:
+        news.tell(self._journal, claim, plan, done, tuple(reports))
+        for site in done.sites:
+            if site != claim.site:
+                self._due(site, None)  # moved there by new routes
+            elif plan.due is not None and not plan.hold:
+                self._due(site, plan.due)
+        for report in reports.values():
+            for site in set(report.sites):
+                self._due(site, None)
 
     def settle(self, settlement: Settlement) -> Deferred[Settled]:
         """Fire once the settlement is durable; it fails alone, if at all."""
         if not self._waiting:
-            self._reactor.call_soon(self._write_all)
+            self._reactor.call_soon(self._settle_all)
         d: Deferred[Settled] = Deferred()
         self._waiting.append((settlement, d))
         return d
 
-    def _write_all(self) -> None:
+    def _settle_all(self) -> None:
         waiting, self._waiting = self._waiting, []
-        self._write(waiting)
+        self._settle(waiting)
 
-    def _write(self, entries: list[_Entry]) -> None:
+    def _settle(self, entries: list[_Entry]) -> None:
         d: Deferred[Any] = self._store.settle([settlement for settlement, _ in entries])
         d.add_callbacks(self._written, self._not_written, entries)
 
@@ -43,7 +84,7 @@ class Books:
     def _not_written(self, failure: Failure, entries: list[_Entry]) -> None:
         if len(entries) > 1 and not failure.check(StoreFailed):  # one of them is at fault: each for itself
             for entry in entries:
-                self._write([entry])
+                self._settle([entry])
         else:
             for _, d in entries:
                 d.errback(failure)

@@ -10,11 +10,12 @@ from typing import Any, Final
 
 import msgspec
 
-from config.settings import Relay, Settings
+from config.settings import Relay, Settings, Tls
 from deferred.defer import CancelledError, Deferred
 from deferred.failure import Failure
 from deferred.interfaces import Address, Reactor, TimerHandle
 from service.delivery.connection import Connection
+from service.delivery.encryption import Encryption, Sessions
 from service.delivery.hosts import Hosts, name_of
 from service.delivery.pool import Pool
 from service.delivery.receipt import describe
@@ -79,6 +80,7 @@ class Connector:
         self._open: set[Connection] = set()
         self._hosts = Hosts()
         self._resolver = Resolver(reactor)
+        self._tls_sessions = Sessions(reactor)
         self._plain: dict[tuple[str, str], float] = {}
         self._unchunked: dict[tuple[str, str], float] = {}
         self._timer: TimerHandle | None = None
@@ -95,6 +97,7 @@ class Connector:
         self._contexts = contexts
         self._settings = settings
         self._plain.clear()
+        self._tls_sessions.forget()
         self._unchunked.clear()
         self._resolver.forget()
         self.close_idle()
@@ -192,10 +195,13 @@ class Connector:
             site=site.name,
             generation=self.generation,
             host=host.name,
-            server_hostname=relay.host,
             timeouts=self._settings.timeouts,
-            context=None if policy == "none" else self._contexts.get(policy, site.ca_file),
+            encryption=None if policy == "none" else self._encryption(site, host, policy),
         )
+
+    def _encryption(self, site: Site, host: Host, policy: Tls) -> Encryption:
+        context = self._contexts.get(policy, site.ca_file)
+        return Encryption(context, host.relay.host, self._tls_sessions, (site.name, host.name))
 
     def goes_on_in_the_clear(self, site: Site, host: Host, error: HostFailure) -> bool:
         """Whether a host whose TLS has just failed is to be met again without: where TLS is opportunistic, and there
@@ -210,10 +216,10 @@ class Connector:
         self._plain[key] = self._reactor.time() + _IN_THE_CLEAR
         return True
 
-    def goes_on_without_chunking(self, site: Site, host: Host, error: HostFailure) -> bool:
+    def goes_on_without_chunking(self, site: Site, error: HostFailure) -> bool:
         """Whether a host that does not know BDAT, though it offers it, is to be met again, and sent DATA: once. It is
         remembered for a while, so that the next message need not fail first."""
-        key = (site.name, host.name)
+        key = (site.name, error.host)
         if not isinstance(error, ChunkingRefused) or self._unchunked.get(key, 0.0) > self._reactor.time():
             return False
         self._unchunked[key] = self._reactor.time() + _WITHOUT_CHUNKING

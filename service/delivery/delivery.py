@@ -16,7 +16,7 @@ from config.settings import Settings
 from deferred.defer import CancelledError, Deferred, succeed
 from deferred.failure import Failure
 from deferred.interfaces import Reactor
-from service.delivery import news, policy
+from service.delivery import policy
 from service.delivery.attempt import TAKES_LEAVE, Attempt, GivenUp
 from service.delivery.books import Books
 from service.delivery.connection import Connection
@@ -26,14 +26,14 @@ from service.delivery.drain import Drain
 from service.delivery.policy import Plan
 from service.delivery.pool import Pool
 from service.delivery.receipt import Receipt
-from service.delivery.reports import Compose, Kind, Reports
+from service.delivery.reports import Compose, Reports
 from service.delivery.routes import UNROUTED, Router, Site
 from service.delivery.scheduler import Scheduler
 from service.delivery.sites import Allowance, SiteView
 from service.delivery.tls import Contexts, Trust
 from service.journal import Journal
 from service.message.outcome import Outcome
-from service.queue.store import Claim, Settled, Settlement, Store, StoreFailed, Submission
+from service.queue.store import Claim, Settlement, Store, StoreFailed
 from service.smtp.errors import ConfirmationLost, HostFailure
 
 _BATCH: Final = 100
@@ -71,9 +71,8 @@ class Delivery:
         self._reactor = reactor
         self._store = store
         self._journal = journal
-        self._trust, self._settings = trust, settings
-        self._books = Books(reactor, store)
-        self._reports = Reports(store, journal, compose)
+        self._trust = trust
+        self._settings = settings
         self._router, contexts = self._tables(settings)
         self._sites = self._router.sites()
         self._pool: Pool[Connection] = Pool(settings.limits, settings.timeouts.idle)
@@ -89,6 +88,7 @@ class Delivery:
             allowance=self._allowance,
             belongs=self._belongs,
         )
+        self._books = Books(reactor, store, journal, Reports(store, journal, compose), self._scheduler.expect)
         self._connector = Connector(
             reactor,
             journal,
@@ -102,7 +102,7 @@ class Delivery:
         self._at_work: dict[Key, Attempt] = {}
         self._heirs: dict[Connection, Attempt] = {}  # of a conversation: whose message is next
         self._decided: set[Key] = set()
-        self._rerouting = False
+        self._rerouting = 0  # passes through the queue that are under way
         self._drain: Drain | None = None
 
     def _asks_for_a_password(self, site: str) -> bool:
@@ -140,12 +140,12 @@ class Delivery:
         self._reroute(self._router.fingerprint())
 
     def _reroute(self, fingerprint: str) -> None:
-        self._rerouting = True
+        self._rerouting += 1
         d: Deferred[Any] = self._store.reroute(self._router.site_of, fingerprint)
         d.add_both(self._rerouted)
 
     def _rerouted(self, result: int | Failure) -> None:
-        self._rerouting = False
+        self._rerouting -= 1
         if isinstance(result, Failure):
             self._report(result, "reroute")
         self._scheduler.wake()
@@ -246,9 +246,10 @@ class Delivery:
         heir = self._heirs.pop(connection, None) if connection is not None else None
         if heir is attempt:
             return result  # it has died with the one before
+        since = max(began, attempt.since)
+        self._scheduler.leave(claim, heir.claim if heir is not None else None, since=since)
         if heir is not None:
-            heir.follow()
-        self._scheduler.leave(claim, heir.claim if heir is not None else None)
+            heir.follow(self._reactor.time())
         return result
 
     def _settle(self, receipt: Receipt, claim: Claim, began: float) -> Deferred[None]:
@@ -314,25 +315,8 @@ class Delivery:
             done.add_both(self._settled_for_good, claim)
 
     def _write(self, claim: Claim, plan: Plan) -> Deferred[None]:
-        """Make the plan durable, with the reports it owes; only then tell."""
-        d: Deferred[Any] = self._reports.owed(claim, plan)
-        return d.add_callback(self._commit, claim, plan)
-
-    def _commit(self, reports: dict[Kind, Submission], claim: Claim, plan: Plan) -> Deferred[None]:
-        self._decided.add(_key(claim))
-        d: Deferred[Any] = self._books.settle(plan.settlement(claim, self._now(), tuple(reports.values())))
-        return d.add_callback(self._settled, claim, plan, reports)
-
-    def _settled(self, done: Settled, claim: Claim, plan: Plan, reports: dict[Kind, Submission]) -> None:
-        news.tell(self._journal, claim, plan, done, tuple(reports))
-        for site in done.sites:
-            if site != claim.site:
-                self._scheduler.wake(site)  # moved there by new routes: due now, perhaps
-            elif plan.due is not None and not plan.hold:
-                self._scheduler.expect(site, plan.due)
-        for report in reports.values():
-            for site in set(report.sites):
-                self._scheduler.wake(site)
+        key = _key(claim)
+        return self._books.write(claim, plan, lambda: self._decided.add(key))
 
     def _give_back(self, claim: Claim) -> Deferred[None]:
         """Nothing was tried, or nothing that counts: the claim is due as it was."""
@@ -363,7 +347,8 @@ class Delivery:
         if attempt is not None:
             attempt.part()
         self._decided.discard(_key(claim))
-        self._look_for_the_end()
+        if self._drain is not None:
+            self._drain.look()
 
     def _report(self, failure: Failure, where: str) -> None:
         if failure.check(StoreFailed):  # no bug: closed, and it tells of itself; the next start finds what was ours
@@ -376,16 +361,12 @@ class Delivery:
     # the end
 
     def drain(self, timeout: float) -> Deferred[None]:
-        """Fire once nothing is under way, after `timeout` seconds at the latest. Nothing new is begun; what becomes of
-        the rest is the matter of `Drain`."""
-        self._drain = Drain(self._reactor, self._at_work)
+        """Fire once nothing is under way, after `timeout` seconds at the latest; see `Drain`.
+
+        Nothing new is begun. Where an attempt is given up no host is blamed, and who has no answer is due as before.
+        """
         self._scheduler.stop()
         self._connector.closing = True
         self._connector.close_idle()
-        self._drain.begin(timeout)
-        self._look_for_the_end()
-        return self._drain.over
-
-    def _look_for_the_end(self) -> None:
-        if self._drain is not None and not self._at_work:
-            self._drain.end()
+        self._drain = Drain(self._reactor, self._at_work)
+        return self._drain.begin(timeout)

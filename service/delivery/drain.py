@@ -1,4 +1,4 @@
-"""The end of what is under way when the daemon ends: well, or in time."""
+"""The end: nothing new is begun, and what is under way ends well or in time."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from deferred.defer import Deferred
-from deferred.interfaces import Reactor, TimerHandle
+from deferred.interfaces import TimerHandle, TimeSource
 from service.delivery.attempt import Attempt
 
 _GRACE: Final = 1.0
@@ -17,38 +17,44 @@ _LAST_WORDS: Final = 2.0
 
 
 class Drain:
-    """Ends the attempts that are under way; `over` fires when time is up, or at `end`.
+    """Gives up attempts, each when waiting for it is no use any more."""
 
-    Who has no server's ear yet gives up at once, and who has not been asked for the content (354) after a short grace
-    gives up then: no host is blamed, and who has no answer is due as before. Where the content is on its way or out,
-    conversations may finish; those that do not in time are cut off a little before the end, so that there is time left
-    to write down what became of them.
-    """
-
-    def __init__(self, reactor: Reactor, at_work: Mapping[Any, Attempt]) -> None:
-        self.over: Deferred[None] = Deferred()
-        self._reactor = reactor
+    def __init__(self, clock: TimeSource, at_work: Mapping[Any, Attempt]) -> None:
+        """`at_work` are the attempts under way, as they come to their ends."""
+        self._clock = clock
         self._at_work = at_work
+        self._over: Deferred[None] = Deferred()
         self._timers: list[TimerHandle] = []
 
-    def begin(self, timeout: float) -> None:
-        """From now on they have `timeout` seconds."""
+    def begin(self, timeout: float) -> Deferred[None]:
+        """Fire once nothing is under way, after `timeout` seconds at the latest.
+
+        Who has no server's ear yet gives up at once, and who has not been asked for the content (354) after a short
+        grace gives up then. Where the content is on its way or out, conversations may finish; those that do not in
+        time are cut off a little before the end, so that there is time left to write down what became of them.
+        """
         self._abort_unless(lambda attempt: attempt.conversing)
         grace, last_words = min(_GRACE, timeout / 10), min(_LAST_WORDS, timeout / 10)
         self._timers = [
-            self._reactor.call_later(grace, self._abort_unless, lambda attempt: attempt.past_data),
-            self._reactor.call_later(timeout - last_words, self._abort_unless, lambda _: False),
-            self._reactor.call_later(timeout, self.end),
+            self._clock.call_later(grace, self._abort_unless, lambda attempt: attempt.past_data),
+            self._clock.call_later(timeout - last_words, self._abort_unless, lambda _: False),
+            self._clock.call_later(timeout, self._end),
         ]
+        self.look()
+        return self._over
+
+    def look(self) -> None:
+        """An attempt has come to its end: if it was the last, it is over."""
+        if not self._at_work:
+            self._end()
 
     def _abort_unless(self, may_go_on: Callable[[Attempt], bool]) -> None:
         for attempt in list(self._at_work.values()):
             if not may_go_on(attempt):
                 attempt.abort()
 
-    def end(self) -> None:
-        """Wait for nothing any more."""
+    def _end(self) -> None:
         for timer in self._timers:
             timer.cancel()
-        if not self.over.called:
-            self.over.callback(None)
+        if not self._over.called:
+            self._over.callback(None)

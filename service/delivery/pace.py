@@ -6,14 +6,11 @@ upon what may begin; what is under way when one becomes smaller goes on to its e
 
 from __future__ import annotations
 
-from math import exp, inf
+from math import inf
 from typing import Final
 
 START: Final = 5
 """Conversations at once with a site of which nothing is known."""
-
-_OF_LATE: Final = 0.5
-"""Seconds in which what a meter has counted falls to a third (1/e)."""
 
 _SLACK: Final = 0.05
 """Seconds whose tokens are kept: what timers are late by is made good, where a rate is so high that it matters."""
@@ -59,34 +56,13 @@ class TokenBucket:
         return taken, empty_at
 
 
-class Meter:
-    """How many messages a second there have been of late: those of half a second ago count a third of the latest."""
-
-    __slots__ = ("_at", "_count")
-
-    def __init__(self) -> None:
-        self._at = 0.0
-        self._count = 0.0
-
-    def add(self, now: float) -> None:
-        """One more."""
-        self._count = self._left(now) + 1
-        self._at = now
-
-    def rate(self, now: float) -> float:
-        """Messages a second."""
-        return self._left(now) / _OF_LATE
-
-    def _left(self, now: float) -> float:
-        return self._count * exp((self._at - now) / _OF_LATE)
-
-
 class Concurrency:
     """How many conversations there may be with a site at once: `limit`, which follows how the site copes.
 
-    It starts with 5 and is one more after each `limit` conversations that were served, about once a round, as TCP does
-    it (RFC 5681, 3.1), and half of it when one fails; never under 1, so that there is always one to find out how the
-    site is, and never over the ceiling. What fails together counts once: a conversation that was under way when the
+    It starts with 5 and, as TCP does it (RFC 5681, 3.1), doubles each round, by one for each conversation that was
+    served, until one fails: then it is half of what it was, and from there one more after each `limit` conversations,
+    about once a round. It is never under 1, so that there is always one to find out how the site is, and never over
+    the ceiling. What fails together counts once: a conversation that was under way when the
     limit went down has nothing more to say of it. Nor has one that was served while hardly any of the limit was in use
     (RFC 7661): it shows nothing of how the site copes with all of it.
 
@@ -95,11 +71,12 @@ class Concurrency:
     resolver's or our own fault is neither.
     """
 
-    __slots__ = ("_ceiling", "_limit", "_lowered_at", "_served")
+    __slots__ = ("_ceiling", "_limit", "_lowered_at", "_served", "_slow_start")
 
     def __init__(self, ceiling: int) -> None:
         self._lowered_at = -inf
         self._served = 0  # conversations since the limit changed
+        self._slow_start = True
         self._ceiling = ceiling
         self._limit = min(START, ceiling)
 
@@ -118,7 +95,7 @@ class Concurrency:
         if self._limit >= self._ceiling or began <= self._lowered_at or 2 * busy <= self._limit:
             return
         self._served += 1
-        if self._served >= self._limit:
+        if self._slow_start or self._served >= self._limit:
             self._limit += 1
             self._served = 0
 
@@ -127,6 +104,7 @@ class Concurrency:
         if began <= self._lowered_at:
             return False
         self._lowered_at = now
+        self._slow_start = False
         self._limit = max(1, self._limit // 2)
         self._served = 0
         return True

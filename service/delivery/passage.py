@@ -1,15 +1,15 @@
-"""One message's way over a connection: it goes out, and the server answers."""
+"""One message's way over a connection: it goes out, and the server answers; and the few that share the connection."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from deferred.defer import Deferred
 from deferred.failure import Failure
 from service.delivery.content import Content
 from service.delivery.receipt import Receipt
-from service.message.outcome import Phase
+from service.message.outcome import Outcome, Phase
 from service.smtp.errors import ConfirmationLost, DeliveryError, HostFailure
 
 
@@ -86,18 +86,88 @@ class Passage:
         """The wait was cancelled: an answer for some, or doubt, must not get lost over it."""
         self._waiter = None
         self._abort()
-        if self.error is not None and (self.error.outcomes or isinstance(self.error, ConfirmationLost)):
+        if self.receipt is not None:
+            d.callback(self.receipt if self._for_answer else self)
+        elif self.error is not None and (self.error.outcomes or isinstance(self.error, ConfirmationLost)):
             d.errback(self.error)
 
 
-def as_it_was(error: DeliveryError, host: str, *, stuck: bool, before_content: bool) -> DeliveryError:
+class Passages:
+    """The messages under way on one connection, the oldest first: one, and at most one more that was sent ahead.
+
+    Their ends come together, within one read perhaps, and each is told of its own in `tell`. Until all have been told
+    there are some: who hears that the last has ended may give the connection back.
+    """
+
+    __slots__ = ("_ended", "_under_way")
+
+    def __init__(self) -> None:
+        self._under_way: list[Passage] = []
+        self._ended: list[Passage] = []  # and not told yet
+
+    def __bool__(self) -> bool:
+        """Whether there is one that has not been told its end."""
+        return bool(self._under_way or self._ended)
+
+    @property
+    def oldest(self) -> Passage | None:
+        """The one whose answers come first."""
+        return self._under_way[0] if self._under_way else None
+
+    @property
+    def newest(self) -> Passage | None:
+        """The one whose content is, or will be, wanted."""
+        return self._under_way[-1] if self._under_way else None
+
+    def begin(self, passage: Passage) -> None:
+        """One more, behind the others."""
+        self._under_way.append(passage)
+
+    def gone_out(self) -> None:
+        """All that was given to the transport has left."""
+        for passage in self._under_way:
+            if passage.content is None:
+                passage.out = True
+                passage.wake()
+
+    def finish(self, outcomes: tuple[Outcome, ...]) -> None:
+        """The oldest has its answers."""
+        passage = self._under_way.pop(0)
+        passage.content, passage.receipt = None, Receipt(outcomes)
+        self._ended.append(passage)
+
+    def fail(self, errors: Iterable[DeliveryError], replies: int, *, stuck: bool) -> None:
+        """The conversation is over, with an error for each; the session had heard so many `replies`. The last is told
+        first: it gives way to those before."""
+        failed, self._under_way = self._under_way, []
+        for passage, error in zip(failed, errors, strict=False):
+            passage.content = None
+            passage.error = as_it_was(error, stuck=stuck, unheard=replies == passage.before)
+        self._ended += failed[::-1]
+
+    def fault(self, failure: Failure) -> None:
+        """Something else than the server was at fault, in what was done for the oldest. What was sent ahead has no
+        part in it, and nobody has anything of it yet."""
+        if self._under_way:
+            first = self._under_way.pop(0)
+            first.content, first.fault = None, failure
+            self.fail([HostFailure(Phase.MAIL, "the conversation ended with the message before")], -1, stuck=False)
+            self._ended.append(first)
+
+    def tell(self) -> None:
+        """Tell those that have ended, in turn."""
+        while self._ended:
+            self._ended.pop(0).wake()
+
+
+def as_it_was(error: DeliveryError, *, stuck: bool, unheard: bool) -> DeliveryError:
     """The error, but no doubt where there can be none: the last of our octets is the content's end, and if some are
-    still here (`stuck`), so is that. And while no content has gone, it was the envelope that was not answered."""
-    error.host = error.host or host
+    still here (`stuck`), so is that. And while nothing was answered (`unheard`) it was MAIL that was not, though with
+    chunks the content goes behind it unasked."""
     kind, phase = type(error), error.phase
     if isinstance(error, ConfirmationLost) and stuck:
         kind, phase = HostFailure, Phase.BODY
-    elif phase is Phase.BODY and before_content:
+    if phase is Phase.BODY and unheard:
         phase = Phase.MAIL
     if phase is error.phase:
         return error

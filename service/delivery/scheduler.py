@@ -68,9 +68,12 @@ class Scheduler:
             self._turns.distrust()
             self._turns.lookout.look_round()
 
-    def expect(self, site: str, due: float) -> None:
-        """A message of the site is due then, by the store's time."""
-        self._turns.lookout.expect(self._sites[site], due)
+    def expect(self, site: str, due: float | None) -> None:
+        """A message of the site is due then, by the store's time; None: now, perhaps."""
+        if due is None:
+            self.wake(site)
+        else:
+            self._turns.lookout.expect(self._sites[site], due)
 
     def end_rest(self, site: str | None = None) -> None:
         """Let the site, or (None) every site, be tried now."""
@@ -81,13 +84,15 @@ class Scheduler:
         """The site's next message, for a conversation that goes on (`Turns.next`)."""
         return self._turns.next(self._sites[site])
 
-    def leave(self, claim: Claim, heir: Claim | None = None) -> None:
-        """The conversation for this claim has ended: there is room for another, or its slot goes to the heir."""
+    def leave(self, claim: Claim, heir: Claim | None = None, *, since: float | None = None) -> None:
+        """The conversation for this claim, which it has had `since` then, has ended: there is room for another, or its
+        slot goes to the heir."""
         self._pool.leave(claim.site)
         if heir is not None:
             self._pool.enter(heir.site)
         state = self._sites[claim.site]
-        state.ended.add(self._reactor.time())
+        if since is not None:
+            state.ended(self._reactor.time(), self._reactor.time() - since)
         if state.probe == claim.id:
             state.probe = None
         self.freed(claim.site)

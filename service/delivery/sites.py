@@ -10,7 +10,7 @@ import msgspec
 
 from config.settings import Retry
 from deferred.interfaces import TimerHandle
-from service.delivery.pace import Concurrency, Meter, TokenBucket
+from service.delivery.pace import Concurrency, TokenBucket
 from service.delivery.policy import rest_length
 from service.delivery.stock import Stock
 from service.queue.store import Rest
@@ -70,8 +70,10 @@ class SiteState:
     more: bool = False
     """Whether the store may have due work that was not claimed for want of room."""
     claiming: bool = False
-    ended: Meter = field(default_factory=Meter)
-    """Conversations that have ended."""
+    message_takes: float = 0.0
+    """Seconds that a conversation needs for a message, about; 0 where that is not known."""
+    ended_at: float = float("-inf")
+    """When one had its answer."""
     claim_takes: float = 0.0
     """Seconds that the store took to answer when it was last asked for more."""
     noted: bool = False
@@ -92,6 +94,11 @@ class SiteState:
         if self.pace_timer is not None:  # it rings for a token of the old rate
             self.pace_timer.cancel()
             self.pace_timer = None
+
+    def ended(self, now: float, seconds: float) -> None:
+        """A conversation has had a message for so many seconds."""
+        self.ended_at = now
+        self.message_takes = 0.7 * self.message_takes + 0.3 * seconds if self.message_takes else seconds
 
     def cancel_timers(self) -> None:
         """Nobody comes back to it any more."""

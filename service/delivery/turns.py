@@ -255,17 +255,18 @@ class Turns:
             if room <= stock or self._waits_for_its_pace(state, _AHEAD):
                 return 0
             return min(room, state.pace.available(self._reactor.time() + _AHEAD, room)) - stock
-        ahead = self._ahead(state)
+        ahead = self._ahead(state, room)
         return room + ahead - stock if room or stock <= ahead // 2 else 0
 
-    def _ahead(self, state: SiteState) -> int:
-        """How many messages the site will probably take in the next moment, as it has in the last."""
-        if state.health != "up" or self._octets > _MOST_OCTETS:
+    def _ahead(self, state: SiteState, room: int) -> int:
+        """How many messages the site will probably take in the next moment, with what is now to begin."""
+        if state.health != "up" or not state.message_takes or self._octets > _MOST_OCTETS:
             return 0
-        pace = state.ended.rate(self._reactor.time())
+        takes = max(state.message_takes, self._reactor.time() - state.ended_at, 0.001)
         # asked for anew when half of it is gone: the other half is enough also if it goes twice as fast from then on
         bridge = min(max(_MOMENT, 4 * state.claim_takes), _AHEAD)
-        return min(_MOST_AHEAD, int(max(pace * bridge, min(pace * _AHEAD, self._pool.busy_at(state.name)))))
+        for_each = max(bridge / takes, min(1.0, _AHEAD / takes))
+        return min(_MOST_AHEAD, int(for_each * (self._pool.busy_at(state.name) + room)))
 
     def _answered(self, result: Any, state: SiteState, promised: int, asked_at: float) -> Any:
         state.claiming = False

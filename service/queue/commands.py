@@ -5,20 +5,40 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import TracebackType
-from typing import TypeVar
+from typing import Final, NamedTuple, TypeVar
 
 import apsw
 
 from service.queue import changing, looking, owing
 from service.queue.calendar import BootClock, resumed
+from service.queue.details import JobDetails, ListedJob, details, listed
+from service.queue.ids import id_text
 from service.queue.owing import ResultPolicy
 from service.queue.schema import FAULTS, explain, open_reader, open_writer
+from service.queue.settlements import OPEN
 from service.queue.sqlite import DATABASE
-from service.queue.store import Change, Counts, JobState, JobView, StoreFailed
+from service.queue.standing import Standing, standing
+from service.queue.store import Change, Counts, JobState, StoreFailed
 from service.queue.timekeeping import read_seen
 
 T = TypeVar("T")
 _PATIENCE = 10.0  # seconds to wait for a lock that the daemon has for milliseconds
+_PASSED_OVER: Final[dict[Change, str]] = {
+    "retry": "held: release it first",
+    "hold": "held already",
+    "release": "not held",
+    "remove": "gone already",
+}
+"""Why a change leaves an unfinished job as it is."""
+
+
+class Done(NamedTuple):
+    """What a change did: how many jobs it changed, how many it left as they were, and of those that were named by their
+    ids, why."""
+
+    changed: int
+    unchanged: int
+    why: dict[str, str]
 
 
 class CommandStore:
@@ -49,34 +69,45 @@ class CommandStore:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         self.close()
 
-    def show(self, id: str) -> JobView | None:
-        """One job, whether finished or not."""
-        return self._guard(lambda: looking.show(self._reader, id, self._offset()))
+    def show(self, id: str, max_age: float) -> JobDetails | None:
+        """All of one job, whether finished or not. `max_age` is how long, in seconds, a job is kept at that does not
+        say it itself."""
+        return self._guard(lambda: details(self._reader, id, self._offset(), max_age))
 
     def count(self) -> Counts:
         """How much waits."""
         return self._guard(lambda: looking.count(self._reader))
 
-    def change(self, change: Change, ids: Iterable[str] | None = None, site: str | None = None) -> int:
-        """Retry, hold, release or remove the jobs with these ids, or of this site, or all; return how many changed.
+    def standing(self, site: str | None = None) -> Standing:
+        """How the whole queue stands, site by site, or one site."""
+        return self._guard(lambda: self._standing(site))
+
+    def _standing(self, site: str | None) -> Standing:
+        offset = self._offset()
+        return standing(self._reader, site, self._wall_time() - offset, offset)
+
+    def change(self, change: Change, ids: Iterable[str] | None = None, site: str | None = None) -> Done:
+        """Retry, hold, release or remove the jobs with these ids, or of this site, or all; tell what changed.
 
         Raises `UnknownJob` where an id is not in the queue; nothing is changed then. A running daemon is to be poked
         afterwards.
         """
         return self._guard(lambda: self._change(change, ids, site))
 
-    def _change(self, change: Change, ids: Iterable[str] | None, site: str | None) -> int:
+    def _change(self, change: Change, ids: Iterable[str] | None, site: str | None) -> Done:
         jobs = changing.jobs_to_change(self._reader, ids, site)
         if self._writer is None:
             self._writer = open_writer(self._path, busy_timeout=_PATIENCE)
         writer = self._writer
         changed = 0
+        passed_over: list[int] = []
         # In slices, so that a daemon beside us commits in between.
         for first in range(0, len(jobs), changing.SLICE):
+            part = jobs[first : first + changing.SLICE]
             writer.execute("BEGIN IMMEDIATE")
             try:
                 now = self._wall_time() - self._offset()
-                done = changing.change_jobs(writer, change, jobs[first : first + changing.SLICE], site, now)
+                done = changing.change_jobs(writer, change, part, site, now)
                 owing.owe(writer, done, self._results, int(now * 1000))
                 writer.execute("COMMIT")
             except BaseException:
@@ -84,7 +115,16 @@ class CommandStore:
                     writer.execute("ROLLBACK")
                 raise
             changed += len(done)
-        return changed
+            if ids is not None:
+                touched = {job for job, _ in done}
+                passed_over += [job for job in part if job not in touched]
+        why = {id_text(job): self._why(change, job) for job in passed_over}
+        return Done(changed, len(jobs) - changed, why)
+
+    def _why(self, change: Change, job: int) -> str:
+        """Why it was left as it is."""
+        state = self._reader.execute("SELECT state FROM job WHERE id = ?", (job,)).get
+        return _PASSED_OVER[change] if state in OPEN else f"ended meanwhile ({state})"
 
     def _offset(self) -> float:
         """What the wall clock has beyond the store's times, as the daemon has noted or would find it."""
@@ -96,9 +136,11 @@ class CommandStore:
         if self._writer is not None:
             self._writer.close()
 
-    def list(self, *, site: str | None = None, state: JobState | None = None, limit: int = 100) -> list[JobView]:
+    def list(self, *, site: str | None = None, state: JobState | None = None, limit: int = 100) -> list[ListedJob]:
         """Jobs, oldest first. Without `state`, those that are not finished."""
-        return self._guard(lambda: looking.list_jobs(self._reader, site, state, limit, self._offset()))
+        return self._guard(
+            lambda: listed(self._reader, looking.list_jobs(self._reader, site, state, limit, self._offset()))
+        )
 
     def _guard(self, run: Callable[[], T]) -> T:
         try:

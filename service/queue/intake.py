@@ -80,7 +80,7 @@ class Intake:
         self._reactor = reactor
         self._store = store
         self._journal = journal
-        self._layout = layout
+        self._results = str(layout.results)
         self._drop = drop
         self._read = read
         self._wants = wants
@@ -269,7 +269,7 @@ class Intake:
             name=name,
             sites=tuple([self._site_of(address) for address in job.recipients]),
             source=file.source,
-            name_taken=os.path.lexists(self._layout.results / f"{name}.json"),
+            name_taken=os.path.lexists(f"{self._results}/{name}.json"),
         )
         return _Read(submission, file.source)
 
@@ -318,12 +318,11 @@ class Intake:
                 )
         if sites:
             self._accepted(list(sites))
-        for one in batch:
-            self._remove(one.source)
+        self._leftovers.remove([one.source for one in batch]).add_callback(self._removed, batch)
 
-    def _remove(self, source: Source) -> None:
-        self._leftovers.remove(source)
-        self._release(source.name)
+    def _removed(self, _: None, batch: list[_Read]) -> None:
+        for one in batch:
+            self._release(one.source.name)
 
     def _not_taken(self, batch: list[_Read], failure: Failure) -> None:
         if failure.check(StoreFailed):  # it has been closed: the files stay for the next start

@@ -55,6 +55,12 @@ def _to_the_second(second: int) -> str:
     return datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S")
 
 
+def rfc3339_wall(at: float | None, offset: float) -> str | None:
+    """A time of the store's as RFC 3339 by the wall clock, which has `offset` beyond it."""
+    # rounded, as what was made of a time to the millisecond and back again may be a little less
+    return rfc3339(at if at is None or not offset else round(at + offset, 5))
+
+
 def view(connection: apsw.Connection, job: int, offset: float) -> tuple[str, JobView] | None:
     """The name of the job's result and how the job stands; None where there is no such job."""
     return next(((result, found) for _, result, found in views(connection, [job], offset)), None)
@@ -78,11 +84,11 @@ def views(connection: apsw.Connection, jobs: Sequence[int], offset: float) -> It
                 text=r[5],
                 host=r[6] or None,
                 phase=None if r[7] is None else _PHASE[r[7]],
-                at=_wall(r[8], offset),
+                at=rfc3339_wall(r[8], offset),
             )
         )
     for id, name, state, attempts, accepted_at, finished_at, tags, result in rows:
-        accepted = _wall(accepted_at, offset)
+        accepted = rfc3339_wall(accepted_at, offset)
         assert accepted is not None
         yield (
             id,
@@ -92,18 +98,13 @@ def views(connection: apsw.Connection, jobs: Sequence[int], offset: float) -> It
                 name=name,
                 state=state,
                 attempts=attempts,
-                next_attempt=_wall(due.get(id), offset),
+                next_attempt=rfc3339_wall(due.get(id), offset),
                 recipients=tuple(people[id]),
                 accepted_at=accepted,
-                finished_at=_wall(finished_at, offset),
+                finished_at=rfc3339_wall(finished_at, offset),
                 tags=_decode_tags(tags) if tags != "{}" else {},
             ),
         )
-
-
-def _wall(at: float | None, offset: float) -> str | None:
-    # rounded, as what was made of a time to the millisecond and back again may be a little less
-    return rfc3339(at if at is None or not offset else round(at + offset, 5))
 
 
 def show(connection: apsw.Connection, id: str, offset: float) -> JobView | None:

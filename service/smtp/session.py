@@ -168,15 +168,17 @@ class Session:
             raise OutOfStepError("TLS was not asked for")
         self._handshake.tls_established()
 
-    def tls_failed(self, why: str) -> list[Event]:
+    def tls_failed(self, why: str, *, tampered: bool = False) -> list[Event]:
         """Tell that there is no TLS: `Failed` with a `HostFailure` in phase tls, also with "opportunistic".
 
-        An opportunistic driver then connects anew with `skip_starttls`; but not after a `BrokenAnswer`.
+        An opportunistic driver then connects anew with `skip_starttls`; but not after a `BrokenAnswer`, which it is if
+        somebody has `tampered` with the handshake.
         """
         if self.closed:
             return []
         self._courteous = False
-        return self._fail(HostFailure(Phase.TLS, clean_text(why)))
+        kind = BrokenAnswer if tampered else HostFailure
+        return self._fail(kind(Phase.TLS, clean_text(why)))
 
     # what it is told to do
 

@@ -74,19 +74,23 @@ def faces(
     in_flight: Callable[[], int],
     sites: Callable[[], Iterable[SiteLine]] = lambda: (),
     hostname: Callable[[], str] = lambda: "",
+    set_aside: Callable[[], Sequence[str]] = lambda: (),
     unready: Callable[[], str | None] = lambda: None,
 ) -> dict[str, Handler]:
     """The handlers for a `WebServer`: /healthz, /readyz, /metrics and the page.
 
     `sites` tells what delivery knows of the sites it serves or rests (`due` may be left out: the store knows).
-    `unready` gives a reason why the daemon is not at its work, or None.
+    `unready` gives a reason why the daemon is not at its work, or None. `set_aside` names the folders of damaged
+    queues, and may raise `OSError`.
     """
     health = Health(clock, store.probe, unready=unready)
     counts = Glance(clock, store.count)
     backlog = Glance(clock, store.backlog)
+    damaged = Glance(clock, lambda: _set_aside(set_aside))
 
     def overview(_: Request) -> Response:
         wrong = unready() or ("" if store.healthy else "the store cannot commit")
+        folders, unread = damaged()
         queue, lines = _look(counts, backlog, sites)
         totals = metrics.totals
         return page(
@@ -95,7 +99,8 @@ def faces(
                 now=store.now(),
                 wall=clock.wall_time(),
                 hostname=hostname(),
-                wrong=wrong or ("" if queue else "the store cannot be read"),
+                wrong=wrong or ("" if queue else "the store cannot be read") or unread,
+                set_aside=folders,
                 queued=queue.queued - queue.held if queue else None,
                 held=queue.held if queue else None,
                 oldest=queue.oldest if queue else None,
@@ -107,6 +112,14 @@ def faces(
         )
 
     return {"/healthz": health.alive, "/readyz": health.ready, "/metrics": metrics.expose, "/": overview}
+
+
+def _set_aside(look: Callable[[], Sequence[str]]) -> tuple[Sequence[str], str]:
+    """The folders of damaged queues, and why it is not known which there are, "" where it is."""
+    try:
+        return look(), ""
+    except OSError as error:
+        return (), f"the queue's directory cannot be read: {error.strerror or error}"
 
 
 def _look(

@@ -7,7 +7,7 @@ asks. The labels' values are few and known beforehand: no site, host or address 
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
@@ -52,7 +52,8 @@ class Metrics(Collector):
     """A listener of the journal and a page of metrics, with a registry of its own.
 
     `counts` looks at the queue, whose time is `now`, `in_flight` tells how many messages are being delivered,
-    `connections` how many connections to servers are open (by default: those opened less those closed).
+    `connections` how many connections to servers are open (by default: those opened less those closed), `set_aside`
+    which damaged queues lie in the queue's directory.
     """
 
     def __init__(
@@ -62,6 +63,7 @@ class Metrics(Collector):
         counts: Callable[[], Counts],
         in_flight: Callable[[], int],
         connections: Callable[[], int] | None = None,
+        set_aside: Callable[[], Sequence[str]] = lambda: (),
     ) -> None:
         self.registry = CollectorRegistry()
         self._now = now
@@ -69,6 +71,7 @@ class Metrics(Collector):
         self._queue = counts
         self._in_flight = in_flight
         self._open = connections
+        self._set_aside = set_aside
         self._counts = dict.fromkeys(_COUNTED, 0)
         self._closed = 0
         self._report: object = None  # the last that was told of
@@ -131,6 +134,7 @@ class Metrics(Collector):
         opened = self._counts["connected"] - self._closed if self._open is None else self._open()
         yield GaugeMetricFamily("deferd_connections", "Connections to mail servers now.", value=opened)
         yield from self._collect_queue()
+        yield from self._collect_damaged()
         yield self._collect_phases()
 
     def _collect_queue(self) -> Iterator[Metric]:
@@ -145,6 +149,15 @@ class Metrics(Collector):
         age = 0.0 if counts.oldest is None else max(0.0, self._now() - counts.oldest)
         yield GaugeMetricFamily(
             "deferd_queue_oldest_age_seconds", "How long the oldest unfinished job has been here.", value=age
+        )
+
+    def _collect_damaged(self) -> Iterator[Metric]:
+        try:
+            damaged = len(self._set_aside())
+        except OSError:  # as with the queue: a number that is missing is better than a wrong one, or none at all
+            return
+        yield GaugeMetricFamily(
+            "deferd_damaged_queues", "Damaged queues that were set aside, and whose folders are still there.", damaged
         )
 
     def _collect_phases(self) -> Metric:

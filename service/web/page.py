@@ -33,8 +33,8 @@ class SiteLine(msgspec.Struct, frozen=True, kw_only=True):
 class Overview(msgspec.Struct, frozen=True, kw_only=True):
     """All that the page tells. `oldest` is since when the oldest job waits; `queued` leaves out what is held.
 
-    `wrong` is why the daemon is not at its work, "" where it is. Times are by the store's time, of which it is
-    `now`, while the wall clock shows `wall`.
+    `wrong` is why the daemon is not at its work, "" where it is; `set_aside` are the folders of damaged queues. Times
+    are by the store's time, of which it is `now`, while the wall clock shows `wall`.
     """
 
     version: str
@@ -42,6 +42,7 @@ class Overview(msgspec.Struct, frozen=True, kw_only=True):
     wall: float
     hostname: str = ""
     wrong: str = ""
+    set_aside: Sequence[str] = ()
     queued: int | None = None
     held: int | None = None
     oldest: float | None = None
@@ -98,8 +99,8 @@ def _html(view: Overview) -> str:
     )
     return "".join(
         (
-            _HEAD.format(title=_text(f"{'! ' if view.wrong else ''}{waiting}{name}")),
-            f"<body>\n<header><h1>{_text(name)}</h1>\n{state}\n</header>\n<main>\n",
+            _HEAD.format(title=_text(f"{'! ' if view.wrong or view.set_aside else ''}{waiting}{name}")),
+            f"<body>\n<header><h1>{_text(name)}</h1>\n{state}\n{_set_aside(view)}</header>\n<main>\n",
             _numbers(view),
             "<h2>Sites with mail waiting</h2>\n",
             _list((_site(line, view.now) for line in view.sites[:MOST_SITES]), "No mail is waiting."),
@@ -110,6 +111,15 @@ def _html(view: Overview) -> str:
             f"<footer><p><small>deferd {_text(view.version)}, {_moment(view.wall)}</small></p></footer>\n",
             "</body>\n</html>\n",
         )
+    )
+
+
+def _set_aside(view: Overview) -> str:
+    """What a person has to see to: the mail in there is neither sent nor counted."""
+    return "".join(
+        f'<p class="bad" role="alert"><strong>A damaged queue was set aside</strong> as {_text(folder)}: deferd queue'
+        " recover saves what can be read of it. This stays until the folder has been moved or removed.</p>\n"
+        for folder in view.set_aside
     )
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
@@ -18,7 +19,7 @@ from service.message.job import Job
 from service.message.outcome import Outcome, Phase, State
 from service.queue.poke import POKE
 from service.queue.sqlite import DATABASE, SQLiteStore
-from service.queue.store import Settlement, Submission
+from service.queue.store import Rest, Settlement, Submission
 
 ESCAPE = "\x1b[31m"
 
@@ -38,7 +39,7 @@ def opened(spool: Path) -> Iterator[tuple[Reactor, SQLiteStore]]:
 def accept(spool: Path) -> Callable[..., list[str]]:
     """Put jobs for these recipients into the queue, each at the site of its domain; return the ids."""
 
-    def accept(*recipients: str, name: str = "order") -> list[str]:
+    def accept(*recipients: str, name: str = "order", **facts: Any) -> list[str]:
         submissions = [
             Submission(
                 job=Job(
@@ -46,6 +47,7 @@ def accept(spool: Path) -> Callable[..., list[str]]:
                     recipients=tuple(one.split(",")),
                     content=b"Subject: x\r\n\r\n",
                     tags={"order": 17},
+                    **facts,
                 ),
                 name=f"{name}-{number}",
                 sites=tuple(address.partition("@")[2] for address in one.split(",")),
@@ -58,13 +60,19 @@ def accept(spool: Path) -> Callable[..., list[str]]:
     return accept
 
 
+def claim(spool: Path, site: str) -> None:
+    """Have one message of the site in flight."""
+    with opened(spool) as (reactor, store):
+        assert len(reactor.run_until_complete(store.claim(site, 1), 10)) == 1
+
+
 def states(deferd) -> dict[str, str]:
     """Each waiting job's state, by its name."""
     return {job["name"]: job["state"] for job in json.loads(deferd("queue", "list", "--json").stdout)}
 
 
 def test_list_prints_an_array_as_in_results_oldest_first(deferd, accept):
-    """With every key of the contract."""
+    """With every key of the contract, and what only the queue knows."""
     accept("bob@b.example", "cy@c.example,dan@d.example")
     result = deferd("queue", "list", "--json")
     assert result.exit_code == 0
@@ -72,7 +80,9 @@ def test_list_prints_an_array_as_in_results_oldest_first(deferd, accept):
     assert [first["name"], second["name"]] == ["order-0", "order-1"]
     assert first.keys() == {
         "id", "name", "state", "attempts", "next_attempt", "recipients", "accepted_at", "finished_at", "tags",
+        "in_flight", "priority",
     }  # fmt: skip
+    assert (first["state"], first["in_flight"], first["priority"]) == ("queued", False, "normal")
     assert second["recipients"][1]["address"] == "dan@d.example"
     assert first["tags"] == {"order": 17}
 
@@ -93,7 +103,7 @@ def test_list_can_be_narrowed(deferd, accept):
 def test_list_is_aligned_text_where_no_terminal_is(deferd, accept):
     """A line a job under a line of titles; a hint where there may be more."""
     (one, two) = accept("bob@b.example", "cy@c.example,dan@d.example,eve@e.example")
-    titles, first, second = deferd("queue", "list").stdout.splitlines()
+    titles, first, second, *_ = deferd("queue", "list").stdout.splitlines()
     assert titles.split()[:3] == ["ID", "NAME", "STATE"]
     assert first.startswith(one)
     assert "cy@c.example and 2 more" in second
@@ -101,11 +111,129 @@ def test_list_is_aligned_text_where_no_terminal_is(deferd, accept):
     assert "--limit N shows more" in deferd("queue", "list", "--limit", "1").stderr
 
 
+def test_list_ends_with_what_waits_at_each_site(deferd, accept):
+    """In the whole queue, however little of it is shown; or at the site that was asked for."""
+    accept("bob@b.example", "cy@c.example", "dan@c.example")
+    lines = deferd("queue", "list", "--limit", "1").stdout.splitlines()
+    assert [line.split()[:5] for line in lines[4:6]] == [
+        ["c.example", "2", "2", "0", "0"],
+        ["b.example", "1", "1", "0", "0"],
+    ]
+    assert lines[3].split() == ["SITE", "WAITING", "DUE", "NOW", "IN", "FLIGHT", "HELD", "NEXT", "DUE", "RESTS"]
+    assert lines[6:] == ["jobs: 3 queued"]
+    lines = deferd("queue", "list", "--site", "b.example").stdout.splitlines()
+    assert [line.split()[0] for line in lines[4:]] == ["b.example"]
+    assert "c.example" in deferd("queue", "list", "--state", "failed").stdout
+
+
+def test_list_shows_some_sites_and_count_all(deferd, accept):
+    """So that the jobs above them stay in sight."""
+    accept(*(f"bob@{n}.example" for n in range(23)))
+    assert "and 3 more sites: `deferd queue count` shows them" in deferd("queue", "list").stdout
+    assert sum(".example" in line for line in deferd("queue", "count").stdout.splitlines()) == 23
+
+
+def test_list_shows_what_is_being_sent(deferd, accept, spool):
+    """In words; for programs the state is as in results, with a member beside it."""
+    accept("bob@b.example", "cy@c.example")
+    claim(spool, "b.example")
+    _, first, second, *_ = deferd("queue", "list").stdout.splitlines()
+    assert (first.split()[2], second.split()[2]) == ("sending", "queued")
+    deferd("queue", "hold", "--all")
+    _, first, second, *_ = deferd("queue", "list").stdout.splitlines()
+    assert "held, sending" in first
+    assert second.split()[2] == "held"
+    jobs = json.loads(deferd("queue", "list", "--json").stdout)
+    assert [(job["state"], job["in_flight"]) for job in jobs] == [("held", True), ("held", False)]
+
+
+def test_list_shows_priorities_where_one_is_not_normal(deferd, accept):
+    """Else there is no column for them."""
+    accept("bob@b.example")
+    assert "PRIORITY" not in deferd("queue", "list").stdout
+    accept("bob@b.example", name="news", priority="bulk")
+    titles, first, second, *_ = deferd("queue", "list").stdout.splitlines()
+    assert titles.split()[3] == "PRIORITY"
+    assert (first.split()[3], second.split()[3]) == ("normal", "bulk")
+
+
+def test_count_tells_each_site(deferd, accept, spool):
+    """One object for programs: the jobs by their state, the sites with what waits, and their rest."""
+    ids = accept("bob@b.example", "cy@c.example", "dan@c.example", "eve@c.example")
+    deferd("queue", "hold", ids[1])
+    with opened(spool) as (reactor, store):
+        now = store.now()
+        rest = Rest(site="c.example", ends=now + 3600, failures=2, since=now - 60, why=f"connect: {ESCAPE} refused")
+        reactor.run_until_complete(store.note_rest(rest), 10)
+    claim(spool, "c.example")
+    standing = json.loads(deferd("queue", "count", "--json").stdout)
+    assert standing["jobs"] == {"queued": 3, "held": 1, "delivered": 0, "failed": 0, "partly": 0}
+    first, second = standing["sites"]
+    told = first.pop("rest")
+    assert told["until"] > told["since"]
+    assert (told["failures"], told["why"]) == (2, f"connect: {ESCAPE} refused")
+    assert first.pop("next_due") is not None
+    assert first == {"site": "c.example", "waiting": 1, "due_now": 1, "in_flight": 1, "held": 1}
+    assert (second["site"], second["waiting"], second["rest"]) == ("b.example", 1, None)
+    text = deferd("queue", "count").stdout
+    assert rf"until {told['until']}; 2 failures since {told['since']}: connect: \x1b[31m refused" in text
+    assert text.endswith("\njobs: 3 queued, 1 held\n")
+
+
+def test_count_of_one_site(deferd, accept):
+    """It is said where nothing waits there."""
+    accept("bob@b.example", "cy@c.example")
+    assert [
+        one["site"] for one in json.loads(deferd("queue", "count", "--site", "c.example", "--json").stdout)["sites"]
+    ] == ["c.example"]
+    assert "b.example" not in deferd("queue", "count", "--site", "c.example").stdout
+    assert deferd("queue", "count", "--site", "d.example").stdout == "no mail waits for d.example\n"
+
+
+def test_a_rest_that_is_over_is_told_until_the_site_has_served(deferd, accept, spool):
+    """It is to be tried, and nobody knows yet."""
+    accept("bob@b.example")
+    with opened(spool) as (reactor, store):
+        rest = Rest(site="b.example", ends=store.now() - 1, failures=1, since=store.now() - 9, why="greeting: 421 busy")
+        reactor.run_until_complete(store.note_rest(rest), 10)
+    text = deferd("queue", "count").stdout
+    assert "no more, but has not served yet; 1 failure since " in text
+    assert "greeting: 421 busy" in text
+
+
+@pytest.mark.parametrize("command", [("list",), ("list", "--json"), ("count",)])
+def test_a_damaged_queue_that_was_set_aside_is_told_until_it_is_gone(deferd, accept, spool, command):
+    """On standard error, with what to do about it, also when it has been recovered."""
+    accept("bob@b.example")
+    assert deferd("queue", *command).stderr == ""
+    folder = spool / "damaged-20260921T141320Z"
+    folder.mkdir()
+    told = deferd("queue", *command)
+    assert told.exit_code == 0
+    assert f"a damaged queue was set aside as {folder}: `deferd queue recover` saves what can be read" in told.stderr
+    (folder / "recovered.json").write_text("{}")
+    assert f"{folder}: recovered, as far as it could be; this is told until" in deferd("queue", *command).stderr
+    (folder / "recovered.json").unlink()
+    folder.rmdir()
+    assert deferd("queue", *command).stderr == ""
+
+
+def test_a_damaged_queue_is_told_also_where_the_new_one_cannot_be_read(deferd, spool):
+    """That may be why somebody looks."""
+    (spool / "damaged-20260921T141320Z").mkdir()
+    result = deferd("queue", "list")
+    assert result.exit_code == 1
+    assert "no deferd has worked in this directory yet" in result.stderr
+    assert "damaged-20260921T141320Z" in result.stderr.splitlines()[-1]
+
+
 def test_an_empty_queue_is_told(deferd, accept):
     """An empty array for programs."""
     accept()
     assert deferd("queue", "list").stdout == "the queue is empty\n"
     assert deferd("queue", "list", "--json").stdout == "[]\n"
+    assert deferd("queue", "count").stdout == "the queue is empty\n"
+    assert json.loads(deferd("queue", "count", "--json").stdout)["sites"] == []
 
 
 def test_show_tells_all_of_a_job(deferd, accept, spool):
@@ -128,6 +256,43 @@ def test_show_tells_all_of_a_job(deferd, accept, spool):
     shown = json.loads(output)
     assert (shown["id"], shown["state"]) == (id, "failed")
     assert shown["recipients"][0]["code"] == 550
+
+
+def test_show_tells_what_results_do_not(deferd, accept, spool):
+    """The envelope's sender, the size, what goes first, the key, when it is given up, and each site."""
+    accept("cy@c.example,bob@b.example", priority="high", key="order-17", in_doubt="hold", expires=86400.0)
+    claim(spool, "b.example")
+    (listed,) = json.loads(deferd("queue", "list", "--json").stdout)
+    job = json.loads(deferd("queue", "show", listed["id"], "--json").stdout)
+    assert {name: job[name] for name in listed} == listed
+    assert (job["sender"], job["size"], job["priority"]) == ("ann@a.example", 14, "high")
+    assert (job["key"], job["in_doubt"], job["expires_at"] > job["accepted_at"]) == ("order-17", "hold", True)
+    assert [(site["site"], site["state"]) for site in job["sites"]] == [
+        ("c.example", "waiting"), ("b.example", "in_flight"),
+    ]  # fmt: skip
+    text = deferd("queue", "show", listed["id"]).stdout
+    facts = dict(line.split(": ", 1) for line in text.splitlines() if ": " in line)
+    assert {name: value.strip() for name, value in facts.items()} == {
+        "id": job["id"], "name": "order-0", "state": "sending", "priority": "high", "attempts": "0",
+        "sender": "ann@a.example", "size": "14 octets", "accepted": job["accepted_at"],
+        "next attempt": job["next_attempt"], "expires": job["expires_at"], "in doubt": "hold", "key": "order-17",
+        "tags": "order=17",
+    }  # fmt: skip
+    assert [line.split()[:2] for line in text.splitlines() if line.startswith(("b.example", "c.example"))] == [
+        ["c.example", "waiting"], ["b.example", "sending"],
+    ]  # fmt: skip
+
+
+def test_show_tells_how_often_somebody_may_have_got_it(deferd, accept, spool):
+    """Before it is released to be sent again."""
+    (id,) = accept("bob@b.example", in_doubt="hold")
+    with opened(spool) as (reactor, store):
+        (one,) = reactor.run_until_complete(store.claim("b.example", 1), 10)
+        settlement = Settlement(
+            claim=one, outcomes=(), at=store.now(), attempts=1, due=store.now(), hold=True, doubt=True
+        )
+        reactor.run_until_complete(store.settle([settlement]), 10)
+    assert "b.example  held, perhaps delivered (1 in doubt)" in deferd("queue", "show", id).stdout
 
 
 @pytest.mark.parametrize("command", ["show", "retry", "hold", "release", "remove"])
@@ -169,6 +334,46 @@ def test_retry_makes_jobs_due_now(deferd, accept, spool):
     assert after < before
     with opened(spool) as (reactor, store):
         assert len(reactor.run_until_complete(store.claim("b.example", 1), 10)) == 1
+
+
+@pytest.mark.parametrize(
+    ("first", "command", "done", "why"),
+    [
+        ("hold", "retry", "made due 0 jobs", "held: release it first"),
+        ("hold", "hold", "held 0 jobs", "held already"),
+        ("retry", "release", "released 0 jobs", "not held"),
+    ],
+)
+def test_a_change_that_changes_nothing_says_why(deferd, accept, first, command, done, why):
+    """On standard error, with status 0; programs find it beside the count."""
+    (id,) = accept("bob@b.example")
+    deferd("queue", first, id)
+    result = deferd("queue", command, id)
+    assert (result.exit_code, result.stdout) == (0, f"{done}\n")
+    assert result.stderr == f"deferd: {id} unchanged, {why}\n"
+    assert json.loads(deferd("queue", command, id, "--json").stdout) == {"changed": 0, "unchanged": {id: why}}
+
+
+def test_a_change_of_many_says_why_where_that_is_of_interest(deferd, accept):
+    """`retry` leaves held jobs alone, which who asks for all may not expect; `release` is meant for the held ones."""
+    ids = accept("bob@b.example", "cy@c.example", "dan@c.example")
+    deferd("queue", "hold", ids[0], ids[1])
+    assert deferd("queue", "retry", "--all").stderr == "deferd: 2 jobs unchanged, held: release them first\n"
+    assert deferd("queue", "hold", "--site", "b.example").stderr == "deferd: 1 job unchanged, held already\n"
+    assert deferd("queue", "release", "--site", "c.example").stderr == ""
+    assert deferd("queue", "release", "--site", "c.example").stderr == "deferd: 2 jobs unchanged, not held\n"
+    assert deferd("queue", "retry", "--site", "d.example").stderr == "deferd: no mail waits for d.example\n"
+    deferd("queue", "remove", "--all")
+    assert deferd("queue", "remove", "--all").stderr == "deferd: no mail waits\n"
+
+
+def test_a_job_that_has_ended_cannot_be_changed_and_it_is_said_how(deferd, accept):
+    """With status 1, as for any that is not in the queue."""
+    (id,) = accept("bob@b.example")
+    deferd("queue", "remove", id)
+    result = deferd("queue", "retry", id)
+    assert result.exit_code == 1
+    assert result.stderr == f"deferd: {id} is not in the queue: it has ended (failed)\n"
 
 
 @pytest.mark.parametrize("which", [(), ("an-id", "--all"), ("--all", "--site", "b.example"), ("an-id", "--site", "b")])

@@ -70,6 +70,8 @@ def test_mail_goes_on_and_what_waited_comes_back(
     process.drop("new.eml", eml(3))
     assert process.result("new")["state"] == "delivered"
     assert process.get("/readyz")[0] == 200
+    assert f"A damaged queue was set aside</strong> as {folder}" in process.get("/")[1]
+    assert "deferd_damaged_queues 1.0" in process.get("/metrics")[1]
     if not running:
         process.stop()
 

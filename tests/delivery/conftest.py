@@ -17,10 +17,19 @@ def reactor() -> MemoryReactor:
 
 
 @pytest.fixture
-def server(reactor: MemoryReactor) -> SMTPServer:
+def dialect(request: pytest.FixtureRequest) -> str:
+    """How content goes to the server: by DATA, or by BDAT; tests for both are parametrised with `BOTH_DIALECTS`."""
+    return str(getattr(request, "param", "DATA"))
+
+
+@pytest.fixture
+def server(reactor: MemoryReactor, dialect: str) -> SMTPServer:
     """The server of `mx.test`."""
     reactor.names["mx.test"] = [HOST]
-    return SMTPServer(reactor).listen(HOST, PORT)
+    server = SMTPServer(reactor).listen(HOST, PORT)
+    if dialect == "BDAT":
+        server.extensions += ("CHUNKING",)
+    return server
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
+import pytest
 
 from config.settings import Limits, Relay, Retry, Route, Settings, SiteRest, Timeouts
 from deferred.testing import MemoryReactor
@@ -23,6 +24,9 @@ from tests.fakes.store import MemoryStore
 HOST, PORT = "192.0.2.1", 25
 SITE = "mx.test:25"
 CONTENT = b"Subject: hello\r\n\r\nHello.\r\n"
+
+BOTH_DIALECTS = pytest.mark.parametrize("dialect", ["DATA", "BDAT"], indirect=True)
+"""Content goes by DATA, or in chunks: what is specified holds for both."""
 
 SETTINGS = Settings(
     hostname="client.test",

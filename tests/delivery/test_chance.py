@@ -14,7 +14,7 @@ from service.message.outcome import State
 from tests.delivery.room import PORT, Room
 from tests.fakes.smtp_server import CLOSE, RESET, SILENT, STALL, Action, Drip, Late, SMTPServer, Then
 
-WORDS = ["connect", "ehlo", "mail", "rcpt", "data", "body", "confirm", "rset", "quit"]
+WORDS = ["connect", "ehlo", "mail", "rcpt", "data", "body", "chunk", "confirm", "rset", "quit"]
 TROUBLES: list[Action] = [
     CLOSE,
     RESET,
@@ -58,6 +58,8 @@ def unlucky(room: Room, luck: random.Random) -> list[SMTPServer]:
             server = SMTPServer(room.reactor).listen(address, PORT)
             if luck.random() < 0.3:
                 server.extensions = ()
+            elif luck.random() < 0.5:
+                server.extensions += ("CHUNKING",)
             servers.append(server)
             relays.append(Relay("smtp", name, PORT))
         routes.append(Route(domains=(f"s{site}.example",), relay=tuple(relays), tls="none"))

@@ -8,7 +8,7 @@ import pytest
 
 from config.settings import Relay, Route
 from service.message.outcome import State
-from tests.delivery.room import PORT, Room, many
+from tests.delivery.room import BOTH_DIALECTS, PORT, Room, many
 from tests.fakes.smtp_server import CLOSE, SILENT, STALL, Late, SMTPServer
 
 
@@ -21,6 +21,7 @@ def drained(room: Room, timeout: float = 25.0) -> list[float]:
     return ends
 
 
+@BOTH_DIALECTS
 def test_a_drain_with_nothing_to_do_is_over_at_once(room: Room) -> None:
     """Kept connections are left with QUIT."""
     room.deliver()
@@ -29,6 +30,7 @@ def test_a_drain_with_nothing_to_do_is_over_at_once(room: Room) -> None:
     assert (room.server.commands[-1], room.server.open) == ("QUIT", 0)
 
 
+@BOTH_DIALECTS
 def test_a_drain_lets_conversations_finish(room: Room) -> None:
     """What is under way ends well; nothing new is begun."""
     room = room.configured(limits={"connections_per_site": 2})
@@ -46,6 +48,7 @@ def test_a_drain_lets_conversations_finish(room: Room) -> None:
     assert (len(room.server.messages), room.server.open) == (2, 0)
 
 
+@BOTH_DIALECTS
 def test_a_drain_gives_up_what_has_no_connection_yet(room: Room) -> None:
     """The claim goes back as it was, at once, and no host is blamed."""
     room.reactor.black_holes.add("192.0.2.1")
@@ -55,7 +58,14 @@ def test_a_drain_gives_up_what_has_no_connection_yet(room: Room) -> None:
     assert (room.settled, room.told("site_resting")) == ([], [])
 
 
-@pytest.mark.parametrize("word", ["connect", "ehlo", "mail", "rcpt", "data"])
+@pytest.mark.parametrize(
+    ("dialect", "word"),
+    [
+        *(("DATA", word) for word in ("connect", "ehlo", "mail", "rcpt", "data")),
+        *(("BDAT", word) for word in ("connect", "ehlo")),  # then the content has gone with the envelope
+    ],
+    indirect=["dialect"],
+)
 @pytest.mark.parametrize(("timeout", "grace"), [(25.0, 1.0), (2.0, 0.2), (0.0, 0.0)])
 @pytest.mark.parametrize("pipelining", [True, False])
 def test_a_drain_does_not_wait_for_who_has_not_asked_for_the_content(
@@ -77,6 +87,7 @@ def test_a_drain_does_not_wait_for_who_has_not_asked_for_the_content(
     assert room.reactor.pending == 0
 
 
+@BOTH_DIALECTS
 @pytest.mark.parametrize("word", ["starttls", "tls"])
 def test_a_drain_does_not_wait_for_tls(room: Room, word: str) -> None:
     """Neither for the answer to STARTTLS nor for the handshake; and the host is not met in the clear instead."""
@@ -103,6 +114,7 @@ def test_a_connection_on_which_nothing_goes_out_is_cut_soon_after(room: Room) ->
     assert (room.delivery.connections, room.reactor.pending) == (0, 0)
 
 
+@BOTH_DIALECTS
 def test_a_conversation_that_has_only_begun_may_finish_with_a_quick_server(room: Room) -> None:
     """The grace is enough for what is left of the handshake, the message and its confirmation; QUIT is said."""
     room.server.on("connect", Late("220 mx.test ESMTP", 0.5))
@@ -150,6 +162,7 @@ def test_an_answer_that_some_have_is_kept_when_the_others_are_not_waited_for(roo
     assert (told, room.store.unclaimed) == ([[]] * 4, [])
 
 
+@BOTH_DIALECTS
 def test_the_next_start_asks_only_for_those_without_an_answer(room: Room) -> None:
     """Nobody is asked for twice, and nobody is forgotten."""
     room.server.on("rcpt", "550 5.1.1 no", SILENT)
@@ -172,6 +185,7 @@ def test_a_message_whose_recipients_all_have_their_answer_has_been_tried(room: R
     assert (ends, room.outcome().code, settled.attempts, settled.due) == ([1.0], 450, 1, settled.at + 60.0)
 
 
+@BOTH_DIALECTS
 def test_a_drain_ends_in_time_when_the_content_does_not_go_out(room: Room) -> None:
     """Cut off, so that nobody takes a part for the whole, and given back untried, with time left to write that down."""
     room.server.always("body", STALL)
@@ -185,6 +199,7 @@ def test_a_drain_ends_in_time_when_the_content_does_not_go_out(room: Room) -> No
     assert room.delivery.connections == 0
 
 
+@BOTH_DIALECTS
 def test_a_drain_that_cuts_off_after_the_final_dot_leaves_a_doubt(room: Room) -> None:
     """The server may have the message: that is written down like any lost confirmation, but rests nobody."""
     room.server.always("confirm", SILENT)
@@ -210,6 +225,7 @@ def test_a_drain_does_not_wait_for_a_store_that_cannot_commit(room: Room) -> Non
     assert ends == [pytest.approx(25.0, abs=0.1)]
 
 
+@BOTH_DIALECTS
 def test_a_drain_takes_no_next_relay(room: Room) -> None:
     """No new connection: a host that fails within the grace is the last."""
     room.reactor.names["backup.test"] = ["192.0.2.2"]
@@ -234,6 +250,7 @@ def test_a_drain_gives_up_the_wait_for_the_next_host(room: Room) -> None:
     assert (room.outcome().state, room.outcome("eve@b.example").state) == (State.FAILED, State.WAITING)
 
 
+@BOTH_DIALECTS
 def test_nothing_is_left_behind(room: Room) -> None:
     """After a drain no timer of ours is left."""
     room.server.on("rcpt", "450 4.2.0 later").on("connect", CLOSE)
@@ -247,6 +264,7 @@ def test_nothing_is_left_behind(room: Room) -> None:
     assert (len(ends), room.reactor.pending) == (1, 0)
 
 
+@BOTH_DIALECTS
 def test_nothing_waits_for_a_kept_connection_that_a_drain_has_left(room: Room) -> None:
     """The end of its idle time is nobody's business any more."""
     room.deliver()

@@ -6,10 +6,11 @@ import msgspec
 import pytest
 
 from service.message.outcome import State
-from tests.delivery.room import PORT, SITE, Room, sites
+from tests.delivery.room import BOTH_DIALECTS, PORT, SITE, Room, sites
 from tests.fakes.smtp_server import CLOSE, SILENT
 
 
+@BOTH_DIALECTS
 def test_a_job_to_be_held_is_marked_before_its_final_dot(room: Room) -> None:
     """While the store cannot commit the mark, the server does not get the end of the message; then it does."""
     room.reactor.latency = 0.1
@@ -24,12 +25,14 @@ def test_a_job_to_be_held_is_marked_before_its_final_dot(room: Room) -> None:
     assert len(room.server.messages) == 1
 
 
+@BOTH_DIALECTS
 def test_a_job_to_be_sent_again_needs_no_mark(room: Room) -> None:
     """With `retry` a commit for each message is saved."""
     room.deliver(in_doubt="retry")
     assert room.store.marked == []
 
 
+@BOTH_DIALECTS
 def test_the_mark_names_the_host_that_may_have_the_message(room: Room) -> None:
     """At a site with several relays it is the one that was asked last."""
     first, _ = sites(room, 2)
@@ -42,6 +45,7 @@ def test_the_mark_names_the_host_that_may_have_the_message(room: Room) -> None:
     assert room.store.marked == [("j1", f"s1.test:{PORT}")]
 
 
+@BOTH_DIALECTS
 def test_a_large_message_is_marked_before_its_last_piece_only(room: Room) -> None:
     """What comes before it may go out at any time."""
     room.store.piece = 1000
@@ -59,6 +63,7 @@ def test_a_large_message_is_marked_before_its_last_piece_only(room: Room) -> Non
     assert len(room.server.messages) == 1
 
 
+@BOTH_DIALECTS
 def test_a_job_removed_before_its_final_dot_is_not_sent(room: Room) -> None:
     """The mark finds the claim gone, and the server never gets the end."""
     from deferred.defer import fail
@@ -69,6 +74,7 @@ def test_a_job_removed_before_its_final_dot_is_not_sent(room: Room) -> None:
     assert room.settled == []
 
 
+@BOTH_DIALECTS
 @pytest.mark.parametrize("pieces", [1, 4])
 def test_what_is_sent_again_is_told_as_a_possible_duplicate(room: Room, pieces: int) -> None:
     """Each recipient, before the second final dot goes out, not before and not for the first."""
@@ -99,6 +105,7 @@ def test_an_attempt_that_does_not_come_to_the_final_dot_makes_no_duplicate(room:
     assert len(room.told("possible_duplicate")) == 1
 
 
+@BOTH_DIALECTS
 def test_a_recipient_that_another_host_has_answered_is_not_named(room: Room) -> None:
     """Only those whom this server is asked for."""
     room.server.on("rcpt:eve@b.example", "550 5.1.1 who?").on("confirm", SILENT)
@@ -107,6 +114,7 @@ def test_a_recipient_that_another_host_has_answered_is_not_named(room: Room) -> 
     assert [facts["recipient"] for facts in room.told("possible_duplicate")] == ["bob@b.example"]
 
 
+@BOTH_DIALECTS
 def test_a_doubt_in_which_a_message_ends_is_told_too(room: Room) -> None:
     """It is not sent again, and its sender is told that it failed; somebody may have it all the same."""
     room.server.always("confirm", CLOSE)

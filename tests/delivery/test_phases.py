@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import pytest
 
 from service.message.outcome import Phase, State
-from tests.delivery.room import SITE, Room
+from tests.delivery.room import BOTH_DIALECTS, SITE, Room
 from tests.fakes.smtp_server import CLOSE, RESET, SILENT, STALL, Action, Drip, Then
 
 PHASES = {  # word of the script: the phase that the outcome names
@@ -15,6 +17,16 @@ PHASES = {  # word of the script: the phase that the outcome names
     "rcpt": Phase.RCPT,
     "data": Phase.DATA,
 }
+REFUSALS = ["mail", "rcpt", "data", "confirm"]
+
+
+def by_dialect(by_data: Iterable[str], by_bdat: Iterable[str]) -> pytest.MarkDecorator:
+    """Script words for each dialect. With BDAT the content goes behind the envelope, before that is answered: there is
+    no answer to DATA, and a server that does not answer the envelope leaves a doubt, see `test_chunks`."""
+    cases = [*(("DATA", word) for word in by_data), *(("BDAT", word) for word in by_bdat)]
+    return pytest.mark.parametrize(("dialect", "word"), cases, indirect=["dialect"])
+
+
 SECONDS = {  # the default timeouts
     "connect": 300.0,
     "ehlo": 300.0,
@@ -48,7 +60,7 @@ def it_arrives_after_the_rest(room: Room, word: str) -> None:
 
 
 @pytest.mark.parametrize("action", [CLOSE, RESET], ids=["close", "reset"])
-@pytest.mark.parametrize("word", PHASES)
+@by_dialect(PHASES, ["connect", "ehlo"])
 def test_a_server_that_hangs_up(room: Room, word: str, action: Action) -> None:
     """The host is at fault, at once; no code, since no reply came."""
     if action is RESET:  # which overtakes what was said just before: one command at a time shows the phase
@@ -61,7 +73,7 @@ def test_a_server_that_hangs_up(room: Room, word: str, action: Action) -> None:
 
 
 @pytest.mark.parametrize("action", [SILENT, Drip("250 very slowly", 20.0)], ids=["silent", "drip"])
-@pytest.mark.parametrize("word", PHASES)
+@by_dialect(PHASES, ["connect", "ehlo"])
 def test_a_server_that_says_nothing(room: Room, word: str, action: Action) -> None:
     """The host is at fault once the deadline of that very phase has passed; octets that drip do not renew it."""
     room.server.always(word, action)
@@ -73,7 +85,7 @@ def test_a_server_that_says_nothing(room: Room, word: str, action: Action) -> No
     it_arrives_after_the_rest(room, word)
 
 
-@pytest.mark.parametrize("word", PHASES)
+@by_dialect(PHASES, ["connect", "ehlo", "mail", "rcpt"])
 def test_421_anywhere_is_the_hosts_fault(room: Room, word: str) -> None:
     """A server that takes leave has nothing against the message."""
     room.server.always(word, Then("421 4.3.2 shutting down"))
@@ -83,6 +95,7 @@ def test_421_anywhere_is_the_hosts_fault(room: Room, word: str) -> None:
     it_arrives_after_the_rest(room, word)
 
 
+@BOTH_DIALECTS
 @pytest.mark.parametrize("reply", ["450 4.3.2 busy", "550 5.7.1 go away"])
 @pytest.mark.parametrize("word", ["connect", "ehlo"])
 def test_a_refusal_before_the_message_is_the_hosts_fault(room: Room, word: str, reply: str) -> None:
@@ -94,10 +107,7 @@ def test_a_refusal_before_the_message_is_the_hosts_fault(room: Room, word: str, 
     it_arrives_after_the_rest(room, word)
 
 
-REFUSALS = ["mail", "rcpt", "data", "confirm"]
-
-
-@pytest.mark.parametrize("word", REFUSALS)
+@by_dialect(REFUSALS, ["mail", "rcpt", "confirm"])
 def test_450_makes_the_message_wait_by_the_schedule(room: Room, word: str) -> None:
     """An attempt is used up, the first delay is waited for to the second, and the site does not rest."""
     room.server.on(word, "450 4.2.0 greylisted")
@@ -113,7 +123,7 @@ def test_450_makes_the_message_wait_by_the_schedule(room: Room, word: str) -> No
     assert room.outcome().state is State.DELIVERED
 
 
-@pytest.mark.parametrize("word", REFUSALS)
+@by_dialect(REFUSALS, ["mail", "rcpt", "confirm"])
 def test_550_fails_the_recipient_and_owes_a_bounce(room: Room, word: str) -> None:
     """For good, with the server's words; the sender is told in the same settlement."""
     room.server.on(word, "550 5.1.1 no such user")
@@ -133,7 +143,7 @@ def test_550_fails_the_recipient_and_owes_a_bounce(room: Room, word: str) -> Non
     assert len(room.told("attempt_started")) == 1
 
 
-@pytest.mark.parametrize("word", REFUSALS)
+@by_dialect(REFUSALS, ["mail", "rcpt", "confirm"])
 def test_the_connection_survives_a_refusal(room: Room, word: str) -> None:
     """A refused message says nothing against the next one on the same connection."""
     room.server.on(word, "550 5.1.1 no")
@@ -143,6 +153,7 @@ def test_the_connection_survives_a_refusal(room: Room, word: str) -> None:
     assert room.server.connections == 1
 
 
+@BOTH_DIALECTS
 @pytest.mark.parametrize("action", [CLOSE, RESET], ids=["close", "reset"])
 def test_a_server_that_hangs_up_in_the_content(room: Room, action: Action) -> None:
     """The final dot has not been answered, and cannot have been taken: nothing is in doubt when it was not out."""
@@ -153,6 +164,7 @@ def test_a_server_that_hangs_up_in_the_content(room: Room, action: Action) -> No
     it_arrives_after_the_rest(room, "body")
 
 
+@BOTH_DIALECTS
 def test_a_server_that_stops_reading_in_the_content(room: Room) -> None:
     """Content that does not go out for `write` seconds is the host's fault, and not in doubt."""
     room.server.always("body", STALL)
@@ -164,6 +176,7 @@ def test_a_server_that_stops_reading_in_the_content(room: Room) -> None:
     assert room.told("in_doubt") == []
 
 
+@BOTH_DIALECTS
 @pytest.mark.parametrize(
     ("action", "at"), [(CLOSE, 0.0), (RESET, 0.0), (SILENT, 600.0), (Drip("250 ok then", 60.0), 600.0)]
 )
@@ -187,6 +200,7 @@ def test_a_server_that_vanishes_after_the_final_dot(room: Room, action: Action, 
     assert [settlement.attempts for settlement in room.settled] == [0, 0, 1]
 
 
+@BOTH_DIALECTS
 def test_a_job_in_doubt_is_held_if_it_says_so(room: Room) -> None:
     """With `in_doubt: hold` nothing is sent again until somebody decides."""
     room.server.on("confirm", CLOSE)
@@ -197,6 +211,7 @@ def test_a_job_in_doubt_is_held_if_it_says_so(room: Room) -> None:
     assert len(room.told("attempt_started")) == 1
 
 
+@BOTH_DIALECTS
 def test_421_to_the_final_dot_is_an_answer(room: Room) -> None:
     """The server says that it did not take the message: the host's fault, and no doubt."""
     room.server.on("confirm", Then("421 4.3.0 disk full"))
@@ -205,6 +220,7 @@ def test_421_to_the_final_dot_is_an_answer(room: Room) -> None:
     assert room.told("in_doubt") == []
 
 
+@BOTH_DIALECTS
 @pytest.mark.parametrize("words", ["220 hello\r\n250 hello again", "not smtp", "999 what", "220" + "x" * 9000])
 def test_a_server_that_does_not_speak_smtp(room: Room, words: str) -> None:
     """A broken answer is the host's fault, and the connection is closed at once."""
@@ -215,6 +231,7 @@ def test_a_server_that_does_not_speak_smtp(room: Room, words: str) -> None:
     assert (room.server.open, room.delivery.connections) == (0, 0)
 
 
+@BOTH_DIALECTS
 def test_rests_double_while_the_host_stays_away(room: Room) -> None:
     """1, 2, 4, … seconds, with one probe after each."""
     room.server.always("connect", CLOSE)
@@ -226,6 +243,7 @@ def test_rests_double_while_the_host_stays_away(room: Room) -> None:
     assert len(probes) == 4  # the first five went together; then one after each rest
 
 
+@BOTH_DIALECTS
 def test_a_word_too_many_after_the_handshake(room: Room) -> None:
     """It comes in one read with the answer to EHLO: the host is at fault before any message is offered."""
     room.server.always("ehlo", "250 mx.test\r\n250 and more")
@@ -234,6 +252,7 @@ def test_a_word_too_many_after_the_handshake(room: Room) -> None:
     assert not any(command.startswith("MAIL") for command in room.server.commands)
 
 
+@BOTH_DIALECTS
 def test_an_answer_stands_whatever_is_said_after_it(room: Room) -> None:
     """The message is delivered; the connection is out of step, and closed."""
     room.server.always("confirm", "250 2.0.0 taken\r\n250 2.0.0 and more")

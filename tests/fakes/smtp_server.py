@@ -85,7 +85,8 @@ class Message:
 @dataclass
 class SMTPServer:
     """Takes everything, but for what its script says. `latency` is in seconds, for each read; `ends` has the error with
-    which each connection ended, None where it was closed in good order."""
+    which each connection ended, None where it was closed in good order; `reads` is what came, as it came; `resumed`
+    tells of each TLS handshake whether it was a former session's."""
 
     reactor: Reactor
     extensions: tuple[str, ...] = ("PIPELINING", "8BITMIME", "SIZE 52428800", "ENHANCEDSTATUSCODES")
@@ -95,6 +96,8 @@ class SMTPServer:
     latency: float = 0.0
     messages: list[Message] = field(default_factory=list)
     commands: list[str] = field(default_factory=list)
+    reads: list[bytes] = field(default_factory=list)
+    resumed: list[bool] = field(default_factory=list)
     connections: int = 0
     open: int = 0
     most_open: int = 0
@@ -178,6 +181,8 @@ class _Peer(BaseProtocol):
     def connection_made(self, transport: Transport) -> None:
         self.transport = transport
         server = self.server
+        if self.secure:
+            self.tls_done(None)
         server._peers.append(self)
         server.connections += 1
         server.connected_at.append(server.reactor.time())
@@ -192,6 +197,7 @@ class _Peer(BaseProtocol):
         self.deaf = True
 
     def data_received(self, data: bytes) -> None:
+        self.server.reads.append(data)
         if self.server.latency:
             self.server.reactor.call_later(self.server.latency, self.take, data)
         else:
@@ -293,6 +299,9 @@ class _Peer(BaseProtocol):
         lines = [f"250-{offer}" for offer in offered[:-1]] + [f"250 {offered[-1]}"]
         self.act(self.server.action("ehlo"), "\r\n".join(lines))
 
+    def do_lhlo(self, text: str) -> None:
+        self.do_ehlo(text)
+
     def do_helo(self, text: str) -> None:
         self.act(self.server.action("helo"), "250 mx.test")
 
@@ -310,6 +319,7 @@ class _Peer(BaseProtocol):
 
     def tls_done(self, _: None) -> None:
         self.secure = True
+        self.server.resumed.append(self.transport.get_extra_info("ssl_object").session_reused)
 
     def do_auth(self, text: str) -> None:
         action = self.server.action("auth")

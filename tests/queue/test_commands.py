@@ -5,8 +5,16 @@ from __future__ import annotations
 import apsw
 import pytest
 
-from service.queue.commands import open_for_commands
-from service.queue.store import StoreFailed, UnknownJob
+from service.queue import changing
+from service.queue.commands import Done, open_for_commands
+from service.queue.details import JobSite
+from service.queue.ids import id_number
+from service.queue.standing import RestView, SiteStanding
+from service.queue.store import Rest, StoreFailed, UnknownJob
+
+NOW = "2026-09-21T14:13:20.000Z"
+MINUTE = "2026-09-21T14:14:20.000Z"
+DAY = 86400.0
 
 
 @pytest.fixture
@@ -17,11 +25,11 @@ def commands(reactor, store, submission, tmp_path):
 
 
 def test_a_command_looks(commands):
-    """List, show and count as the daemon's own."""
+    """List, show and count."""
     one, two = commands.list()
     assert (one.name, two.name) == ("one", "two")
-    assert commands.show(two.id) == two
-    assert commands.show("nonsense") is None
+    assert commands.show(two.id, DAY).name == "two"
+    assert commands.show("nonsense", DAY) is None
     assert [view.name for view in commands.list(site="b.example", state="queued")] == ["two"]
     assert commands.count().queued == 2
 
@@ -29,12 +37,12 @@ def test_a_command_looks(commands):
 def test_a_command_s_change_is_the_daemons_at_once(reactor, store, commands):
     """It is in the one store: what is held is not claimed, and the sites to retry are remembered."""
     one, two = commands.list()
-    assert commands.change("hold", site="a.example") == 1
+    assert commands.change("hold", site="a.example").changed == 1
     assert reactor.wait(store.claim("a.example", 1)) == []
-    assert commands.change("release") == 1
-    assert commands.change("retry", [one.id, one.id, two.id.upper()]) == 2
+    assert commands.change("release").changed == 1
+    assert commands.change("retry", [one.id, one.id, two.id.upper()]).changed == 2
     assert reactor.wait(store.retried()) == ["a.example", "b.example"]
-    assert commands.change("remove") == 2
+    assert commands.change("remove").changed == 2
     assert store.count().queued == 0
 
 
@@ -45,13 +53,123 @@ def test_an_unknown_id_changes_nothing(commands):
     assert commands.count().queued == 2
 
 
+def test_what_a_change_leaves_as_it_is_has_its_reason(reactor, store, commands):
+    """Of those that were named, each has its own; of many it is told how many there are."""
+    one, two = (job.id for job in commands.list())
+    assert commands.change("hold", [one]) == Done(1, 0, {})
+    assert commands.change("hold", [one, two]) == Done(1, 1, {one: "held already"})
+    assert commands.change("retry", [two, one]) == Done(0, 2, dict.fromkeys((two, one), "held: release it first"))
+    assert commands.change("retry") == Done(0, 2, {})
+    assert commands.change("release", [one]) == Done(1, 0, {})
+    assert commands.change("release", [one, two]) == Done(1, 1, {one: "not held"})
+
+
+def test_a_job_that_has_ended_is_not_in_the_queue_any_more(reactor, store, commands, settlement, monkeypatch):
+    """It is said how it ended, also where it did so while the change was on its way to it."""
+    one = commands.list()[0].id
+    (claim,) = reactor.wait(store.claim("a.example", 1))
+    reactor.wait(store.settle([settlement(claim)]))
+    with pytest.raises(UnknownJob, match=rf"{one} is not in the queue: it has ended \(delivered\)"):
+        commands.change("retry", [one])
+    monkeypatch.setattr(changing, "jobs_to_change", lambda *_: [id_number(one)])
+    assert commands.change("retry", [one]) == Done(0, 1, {one: "ended meanwhile (delivered)"})
+
+
+def test_a_list_tells_what_is_in_flight_and_what_goes_first(reactor, store, submission, commands):
+    """Beside what results tell. A job that has ended is neither."""
+    reactor.wait(store.accept([submission("x@c.example", name="news", priority="bulk")]))
+    one, _, _ = commands.list()
+    commands.change("remove", site="b.example")
+    reactor.wait(store.claim("a.example", 1))
+    assert [(job.name, job.in_flight, job.priority) for job in commands.list()] == [
+        ("one", True, "normal"), ("news", False, "bulk"),
+    ]  # fmt: skip
+    assert [(job.name, job.in_flight, job.priority) for job in commands.list(state="failed")] == [("two", False, None)]
+    commands.change("hold", [one.id])
+    assert (commands.list()[0].state, commands.list()[0].in_flight) == ("held", True)
+
+
+def test_the_details_of_a_job(reactor, store, submission, commands, settlement):
+    """Its envelope's sender, its size, when it is given up, and how its message at each site stands."""
+    recipients = ("x@b.example", "y@c.example", "z@d.example", "u@b.example")
+    order = submission(*recipients, name="order", key="order-17", expires=DAY, in_doubt="hold", priority="high")
+    (accepted,) = reactor.wait(store.accept([order]))
+    (claim,) = reactor.wait(store.claim("d.example", 1))
+    reactor.wait(store.settle([settlement(claim)]))
+    (claim,) = reactor.wait(store.claim("c.example", 1))
+    reactor.wait(store.settle([settlement(claim, "waiting", doubt=True)]))
+    reactor.wait(store.claim("b.example", 2))
+    job = commands.show(accepted.id, 5 * DAY)
+    assert (job.sender, job.size, job.key, job.in_doubt) == ("shop@example.org", 21, "order-17", "hold")
+    assert (job.priority, job.in_flight, job.expires_at) == ("high", True, "2026-09-22T14:13:20.000Z")
+    assert job.sites == (
+        JobSite(site="b.example", state="in_flight", attempts=0, next_attempt=None, doubts=0),
+        JobSite(site="c.example", state="waiting", attempts=1, next_attempt=MINUTE, doubts=1),
+        JobSite(site="d.example", state="done", attempts=None, next_attempt=None, doubts=None),
+    )
+    commands.change("hold", site="c.example")
+    assert commands.show(accepted.id, DAY).sites[1].state == "held"
+
+
+def test_a_job_without_an_end_of_its_own_is_given_up_by_the_configuration(commands):
+    """So long after it began."""
+    job = commands.list()[0]
+    assert commands.show(job.id, 2 * DAY).expires_at == "2026-09-23T14:13:20.000Z"
+
+
+def test_sites_are_counted(reactor, store, submission, commands):
+    """What waits, what of it is due, what is in flight and what is held; those with most mail come first."""
+    later = [submission(f"{n}@b.example", not_before=reactor.wall_time() + 60) for n in range(2)]
+    reactor.wait(store.accept([*later, *(submission(f"{n}@c.example") for n in range(2))]))
+    reactor.wait(store.claim("c.example", 1))
+    commands.change("hold", [commands.list(site="b.example")[0].id])
+    standing = commands.standing()
+    assert standing.jobs == {"queued": 5, "held": 1, "delivered": 0, "failed": 0, "partly": 0}
+    assert standing.sites == (
+        SiteStanding(site="b.example", waiting=2, held=1, next_due=MINUTE),
+        SiteStanding(site="c.example", waiting=1, due_now=1, in_flight=1, next_due=NOW),
+        SiteStanding(site="a.example", waiting=1, due_now=1, next_due=NOW),
+    )
+    one = commands.standing("b.example")
+    assert (one.jobs, one.sites) == (None, standing.sites[:1])
+    assert commands.standing("nowhere.example").sites == ()
+
+
+def test_a_site_tells_its_rest(reactor, store, commands):
+    """Until when and why; also one without mail; and one whose rest is over but that has not served since."""
+    now = store.now()
+    for site, ends in (("b.example", now + 60), ("dead.example", now + 60)):
+        reactor.wait(store.note_rest(Rest(site=site, ends=ends, failures=3, since=now, why="connect: refused")))
+    rest = RestView(until=MINUTE, failures=3, since=NOW, why="connect: refused")
+    assert [(one.site, one.rest) for one in commands.standing().sites] == [
+        ("a.example", None), ("b.example", rest), ("dead.example", rest),
+    ]  # fmt: skip
+    assert [one.site for one in commands.standing("b.example").sites] == ["b.example"]
+    reactor.advance(60)
+    assert commands.standing("b.example").sites[0].rest.until is None
+    reactor.wait(store.forget_rest("b.example"))
+    assert commands.standing("b.example").sites[0].rest is None
+
+
+def test_what_is_due_is_told_by_the_time_that_really_passes(reactor, store, submission, commands, settlement):
+    """A wall clock that was set a day ahead makes nothing due; times are shown as it has them."""
+    reactor.wait(store.accept([submission("x@c.example")]))
+    (claim,) = reactor.wait(store.claim("c.example", 1))
+    reactor.wait(store.settle([settlement(claim, "waiting")]))
+    reactor.set_wall_time(reactor.wall_time() + DAY)
+    store.now()
+    reactor.advance(1)
+    (site,) = commands.standing("c.example").sites
+    assert (site.waiting, site.due_now, site.next_due) == (1, 0, MINUTE.replace("-21T", "-22T"))
+
+
 def test_a_command_works_without_a_daemon(reactor, open_store, submission, tmp_path):
     """After it has closed the store, and after it has died with its log unfinished."""
     store = open_store()
     reactor.wait(store.accept([submission()]))
     reactor.wait(store.close())
     with open_for_commands(tmp_path, reactor.wall_time) as commands:
-        assert commands.change("hold") == 1
+        assert commands.change("hold").changed == 1
     assert open_store().count().held == 1
 
 

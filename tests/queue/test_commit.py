@@ -231,7 +231,7 @@ def test_a_settlement_that_was_lost_with_its_commit_does_not_stand_for_a_removed
     store.settle([settlement(claim, "failed", reports=(submission(name="bounce"),))]).add_callback(settled.extend)
     reactor.settle()
     with CommandStore(store._path.parent, reactor.wall_time) as command:
-        assert command.change("remove", [accepted.id]) == 1
+        assert command.change("remove", [accepted.id]).changed == 1
     reactor.advance(5)
     assert [(one.state, one.reports) for one in settled] == [(None, ())]
     assert [view.name for view in store.list()] == []

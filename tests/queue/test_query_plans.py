@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from service.queue import looking, settling
+from service.queue import details, looking, settling, standing
 
 
 @pytest.mark.parametrize(
@@ -16,6 +16,7 @@ from service.queue import looking, settling
         (settling._STANDS, (1, "s", 1)),
         (looking.FIRST_DUE, ("s", 1)),
         (looking._OF_STATE, ("queued", 9)),
+        (details.FACTS, (1.0, 1)),
         ("SELECT id FROM job WHERE inode = ? AND mtime_ns = ? AND octets = ? AND file = ?", (1, 2, 3, "f")),
         ("SELECT id FROM job WHERE key = ?", ("k",)),
         ("SELECT 1 FROM job WHERE result = ?", ("r",)),
@@ -30,6 +31,13 @@ def test_a_query_of_the_daemon_searches_and_does_not_sort(store, query, bindings
     assert plan
     searches = ("SEARCH", "CORRELATED SCALAR SUBQUERY")  # of which the steps follow
     assert all(step.startswith(searches) for step in plan), plan
+
+
+@pytest.mark.parametrize("query", [standing.ALL_SITES, standing.ONE_SITE])
+def test_counting_the_sites_takes_one_walk_along_the_index(store, query):
+    """It reads no table and sorts nothing: an operator may ask with a million messages waiting."""
+    (step,) = [row[3] for row in store._look.execute("EXPLAIN QUERY PLAN " + query, (1.0, "s")[: query.count("?")])]
+    assert "USING COVERING INDEX delivery_open" in step
 
 
 def test_the_backlog_skips_from_site_to_site(reactor, store, submission):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 
@@ -123,6 +124,24 @@ def test_writing_leaves_the_reactor_to_others(reactor, store, writer, layout, su
         d.callback(function(*args))
         reactor.settle()
     assert len(list(layout.results.iterdir())) == 20
+
+
+def test_in_a_burst_mail_goes_first(reactor, store, writer, layout, submission, settlement):
+    """While jobs end by the thousand a second their results wait, for two seconds at most."""
+
+    def burst(seconds):
+        for _ in range(round(seconds * 20)):
+            reactor.wait(store.accept([submission(name=f"j{next(names)}") for _ in range(100)]))
+            reactor.wait(store.settle([settlement(claim) for claim in reactor.wait(store.claim("a.example", 100))]))
+            reactor.advance(0.05)
+
+    names = itertools.count()
+    burst(1.9)
+    assert list(layout.results.iterdir()) == []
+    burst(0.5)
+    assert len(list(layout.results.iterdir())) >= 100
+    reactor.advance(1.0)
+    assert len(list(layout.results.iterdir())) == next(names)
 
 
 def test_what_a_dead_daemon_owed_is_written_at_the_next_start(

@@ -12,9 +12,11 @@ from deferred.defer import Deferred, succeed
 from deferred.failure import Failure
 from deferred.testing import SimulatedReactor
 from service.delivery import news
+from service.delivery.books import Books
 from service.delivery.connector import Connector
 from service.delivery.content import StoredContent
 from service.delivery.delivery import Delivery
+from service.delivery.lookout import Lookout
 from service.delivery.pool import Pool
 from service.delivery.reports import Reports
 from service.delivery.scheduler import Scheduler
@@ -33,13 +35,13 @@ BUSY = Measure(days=1, jobs=50, crashes=2, stops=5, reloads=0.5, troubles=4, dis
 
 def settle_after_telling(patch: pytest.MonkeyPatch) -> None:
     """The log is told of an outcome before the store has it."""
-    commit = Delivery._commit
+    commit = Books._commit
 
-    def told_first(self: Any, reports: Any, claim: Any, plan: Any) -> Any:
+    def told_first(self: Any, reports: Any, claim: Any, plan: Any, decided: Any) -> Any:
         news.tell(self._journal, claim, plan, Settled("queued"), ())
-        return commit(self, reports, claim, plan)
+        return commit(self, reports, claim, plan, decided)
 
-    patch.setattr(Delivery, "_commit", told_first)
+    patch.setattr(Books, "_commit", told_first)
 
 
 def forget_a_recipient(patch: pytest.MonkeyPatch) -> None:
@@ -55,7 +57,7 @@ def forget_a_recipient(patch: pytest.MonkeyPatch) -> None:
             state = settling.bring_up_to_date(connection, where[0], settlement.at)
         return state
 
-    patch.setattr(sqlite, "settle_one", forgetful)
+    patch.setattr(settling, "settle_one", forgetful)
 
 
 def drop_a_timer(patch: pytest.MonkeyPatch) -> None:
@@ -86,8 +88,8 @@ def resend_after_confirmation(patch: pytest.MonkeyPatch) -> None:
 
 def ignore_the_limit(patch: pytest.MonkeyPatch) -> None:
     """Every site has room for as many connections as it likes."""
-    patch.setattr(Pool, "room", lambda self, site: 50)
-    patch.setattr(Pool, "full_at", lambda self, site: False)
+    patch.setattr(Pool, "room", lambda self, site, most: 50)
+    patch.setattr(Pool, "full_at", lambda self, site, most: False)
     patch.setattr(Pool, "free", property(lambda self: 50))
 
 
@@ -237,8 +239,8 @@ def test_without_a_fault_the_same_seeds_find_nothing(spool: Path) -> None:
 
 def test_a_quiet_day_shows_who_comes_late(spool: Path, patch: pytest.MonkeyPatch) -> None:
     """With nothing but the round that finds what nobody told of, a job is up to a minute late."""
-    patch.setattr(Scheduler, "expect", lambda self, site, due: None)
-    patch.setattr(Scheduler, "_look_ahead", lambda self, state: None)
-    patch.setattr(Scheduler, "_come_back", lambda self, state, due: self._mark(state))
+    patch.setattr(Lookout, "expect", lambda self, state, due: None)
+    patch.setattr(Lookout, "look_ahead", lambda self, state: None)
+    patch.setattr(Lookout, "_come_back", lambda self, state, due: self._due(state))
     lateness = [late for seed in (3, 4, 5) for late in Simulation(seed, spool, QUIET).run().lateness]
     assert 0.1 < max(lateness) < 60.1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -111,6 +112,23 @@ def test_a_store_that_cannot_be_read_hides_only_the_queue(world: World) -> None:
     text = metrics.expose(Request("GET", "/metrics")).body.decode()
     assert "deferd_jobs_accepted_total" in text
     assert "deferd_queue_jobs" not in text
+
+
+def test_damaged_queues_are_counted_while_their_folders_are_there(world: World) -> None:
+    """0 mostly; and no number at all where that cannot be known, beside all the others."""
+    damaged = ["/spool/damaged-1", "/spool/damaged-2"]
+
+    def unreadable() -> list[str]:
+        raise PermissionError(13, "Permission denied")
+
+    def text(set_aside: Callable[[], list[str]]) -> str:
+        metrics = Metrics(world.clock.wall_time, "1", lambda: world.counts, lambda: 0, set_aside=set_aside)
+        return metrics.expose(Request("GET", "/metrics")).body.decode()
+
+    assert world.samples()[("deferd_damaged_queues",)] == 0
+    assert "deferd_damaged_queues 2.0" in text(lambda: damaged)
+    assert "deferd_damaged_queues" not in text(unreadable)
+    assert "deferd_attempt_phase_seconds" in text(unreadable)
 
 
 def test_steps_fill_the_histogram_of_their_phase(world: World) -> None:

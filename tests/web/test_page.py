@@ -66,6 +66,16 @@ def test_it_says_what_is_wrong_first() -> None:
     assert "Not working" not in read().text
 
 
+def test_it_tells_of_damaged_queues_that_were_set_aside() -> None:
+    """Each with what to do about it, while the daemon is at its work all the same."""
+    text = read(set_aside=["/spool/damaged-1", "/spool/damaged-2"]).text
+    assert text.startswith("! ")
+    for folder in ("/spool/damaged-1", "/spool/damaged-2"):
+        assert f"A damaged queue was set aside as {folder}: deferd queue recover saves what can be read of it." in text
+    assert "Working." in text
+    assert "damaged" not in read().text
+
+
 def test_sites_tell_their_rest_and_their_backlog() -> None:
     """Who rests and why, who is due when."""
     text = read(
@@ -96,6 +106,7 @@ def test_nothing_that_a_server_or_a_file_said_becomes_markup() -> None:
         queued=1,
         hostname="h",
         wrong="w",
+        set_aside=["d"],
         totals=[("t", 1)],
         sites=[SiteLine(site="s", why="y")],
         troubles=[Trouble(NOW, "failed", "x", "y")],
@@ -104,13 +115,14 @@ def test_nothing_that_a_server_or_a_file_said_becomes_markup() -> None:
         queued=1,
         hostname=EVIL,
         wrong=EVIL,
+        set_aside=[EVIL],
         totals=[(EVIL, 1)],
         sites=[SiteLine(site=EVIL, why=EVIL)],
         troubles=[Trouble(NOW, EVIL, EVIL, EVIL)],
     )
     assert reader.tags == harmless.tags
     assert reader.attributes == harmless.attributes
-    assert reader.text.count("alert(1)") >= 8
+    assert reader.text.count("alert(1)") >= 9
 
 
 UNSEEN = "\x1b[2J\0\x7f\x9b\u202e\u200b\ufeff\r\n"
@@ -125,12 +137,13 @@ def test_nothing_unseen_is_left_in_what_was_said() -> None:
         wall=NOW,
         hostname=UNSEEN,
         wrong=UNSEEN,
+        set_aside=[UNSEEN],
         sites=[SiteLine(site=UNSEEN, why=UNSEEN)],
         troubles=[Trouble(NOW, UNSEEN, UNSEEN, UNSEEN)],
     )
     html = page(view).body.decode()
     assert all(line.isprintable() for line in html.split("\n"))
-    assert html.count(SPELT) == 8
+    assert html.count(SPELT) == 9
 
 
 def test_it_needs_nothing_but_itself() -> None:
@@ -191,6 +204,8 @@ class World:
         self.clock = Clock()
         self.store = FakeStore(self.clock.wall_time)
         self.reason: str | None = None
+        self.damaged: list[str] = []
+        self.unreadable = False
         self.metrics = Metrics(self.clock, "1.2.3", self.store.count, lambda: 4)
         self.recent = Recent(self.clock.wall_time)
         self.journal = Journal(self.metrics, self.recent)
@@ -203,12 +218,18 @@ class World:
             in_flight=lambda: 4,
             sites=self.sites,
             hostname=lambda: "mail.test",
+            set_aside=self.set_aside,
             unready=lambda: self.reason,
         )
 
     def sites(self) -> list[SiteLine]:
         rest = self.clock.wall_time() + 60
         return [SiteLine(site="resting-site", rest_until=rest, why="421"), SiteLine(site="idle-site")]
+
+    def set_aside(self) -> list[str]:
+        if self.unreadable:
+            raise PermissionError(13, "Permission denied")
+        return self.damaged
 
     def page(self) -> str:
         response = self.handlers["/"](Request("GET", "/"))
@@ -302,3 +323,20 @@ def test_the_page_says_why_the_daemon_is_not_at_its_work(world: World) -> None:
     assert "Not working: the store cannot commit" in world.page()
     world.reason = "draining"
     assert "Not working: draining" in world.page()
+
+
+def test_a_damaged_queue_is_told_of_until_its_folder_is_gone(world: World) -> None:
+    """It is looked for anew, a second later at the latest."""
+    assert "damaged" not in world.page()
+    world.damaged = ["/spool/damaged-1"]
+    world.clock.advance(1)
+    assert "set aside as /spool/damaged-1" in world.page()
+    world.damaged = []
+    world.clock.advance(1)
+    assert "damaged" not in world.page()
+
+
+def test_where_damaged_queues_cannot_be_looked_for_the_page_says_so(world: World) -> None:
+    """It is there all the same."""
+    world.unreadable = True
+    assert "Not working: the queue's directory cannot be read: Permission denied" in world.page()

@@ -1,0 +1,100 @@
+"""Statements that look at jobs for an operator: what a result says of each, and what only the queue knows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, Final, Literal
+
+import apsw
+import msgspec
+
+from service.message.job import InDoubt, Priority
+from service.queue.ids import id_number, id_text
+from service.queue.looking import rfc3339_wall, show
+from service.queue.store import PRIORITIES, JobView
+
+AtSite = Literal["waiting", "in_flight", "held", "done"]
+_AT_SITE: Final[tuple[AtSite, ...]] = ("waiting", "in_flight", "held")
+"""By the state of a delivery."""
+
+UNDER_WAY: Final = """
+SELECT job, max(state = 1), min(priority) FROM delivery WHERE job IN (SELECT value FROM json_each(?)) GROUP BY job
+"""
+SITES: Final = """
+SELECT r.site, d.state, d.attempts, iif(d.state = 0, d.due, NULL), d.doubts
+FROM (SELECT site, min(position) AS first FROM recipient WHERE job = ?1 GROUP BY site) r
+LEFT JOIN delivery d ON d.job = ?1 AND d.site = r.site ORDER BY r.first
+"""
+FACTS: Final = "SELECT sender, size, key, in_doubt, ifnull(expires_at, begins_at + ?) FROM job WHERE id = ?"
+
+
+class ListedJob(JobView, frozen=True, kw_only=True):
+    """A job as `deferd queue list` shows it. `in_flight`: the daemon has claimed some of it, and sends it or is about
+    to. `priority` is forgotten (None) when the job ends."""
+
+    in_flight: bool
+    priority: Priority | None
+
+
+class JobSite(msgspec.Struct, frozen=True, kw_only=True):
+    """A site of a job, with how its message there stands: `done` where no recipient waits any more, and nothing else is
+    known then. `doubts` counts how often a server may have got the message without our knowing."""
+
+    site: str
+    state: AtSite
+    attempts: int | None
+    next_attempt: str | None
+    doubts: int | None
+
+
+class JobDetails(ListedJob, frozen=True, kw_only=True):
+    """A job as `deferd queue show` shows it. `sender` is "" for the null sender, `size` is in octets, `expires_at` when
+    it is given up, by its own `expires` or by the configuration; `in_doubt` is what is done then."""
+
+    sender: str
+    size: int
+    sites: tuple[JobSite, ...]
+    key: str | None
+    expires_at: str | None
+    in_doubt: InDoubt
+
+
+def listed(connection: apsw.Connection, jobs: Sequence[JobView]) -> list[ListedJob]:
+    """These jobs, with what the queue knows of them besides."""
+    rows: Iterable[Any] = connection.execute(UNDER_WAY, (str([id_number(job.id) for job in jobs]),))
+    known = {id_text(id): (bool(in_flight), PRIORITIES[priority]) for id, in_flight, priority in rows}
+    return [_listed(job, *known.get(job.id, (False, None))) for job in jobs]
+
+
+def _listed(job: JobView, in_flight: bool, priority: Priority | None) -> ListedJob:
+    return ListedJob(**msgspec.structs.asdict(job), in_flight=in_flight, priority=priority)
+
+
+def details(connection: apsw.Connection, id: str, offset: float, max_age: float) -> JobDetails | None:
+    """All of one job, whether finished or not; None where there is no such job. `max_age` is how long, in seconds, one
+    without an `expires` of its own is kept at; `offset` is what the wall clock has beyond the store's times."""
+    job = show(connection, id, offset)
+    number = id_number(id)
+    row: Any = connection.execute(FACTS, (max_age, number)).fetchone()
+    if job is None or row is None:
+        return None
+    sender, size, key, in_doubt, expires = row
+    sites: Iterable[Any] = connection.execute(SITES, (number,))
+    return JobDetails(
+        **msgspec.structs.asdict(listed(connection, [job])[0]),
+        sender=sender,
+        size=size,
+        sites=tuple(
+            JobSite(
+                site=site,
+                state="done" if state is None else _AT_SITE[state],
+                attempts=attempts,
+                next_attempt=rfc3339_wall(due, offset),
+                doubts=doubts,
+            )
+            for site, state, attempts, due, doubts in sites
+        ),
+        key=key,
+        expires_at=rfc3339_wall(expires, offset),
+        in_doubt=in_doubt,
+    )

@@ -1,0 +1,145 @@
+"""TLS sessions are resumed by the next connection, and that weakens nothing: what was verified is verified."""
+
+from __future__ import annotations
+
+import ssl
+from typing import Any
+
+import msgspec
+import pytest
+import trustme
+
+from config.settings import Relay, Route, Tls
+from service.message.outcome import Phase, State
+from tests.delivery.room import HOST, PORT, Room
+from tests.fakes.smtp_server import SMTPServer
+
+
+@pytest.fixture(scope="module")
+def authority() -> trustme.CA:
+    """Who we trust."""
+    return trustme.CA()
+
+
+def serving(issuer: trustme.CA, *names: str, version: ssl.TLSVersion | None = None) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    issuer.issue_cert(*names).configure_cert(context)
+    if version is not None:
+        context.maximum_version = version
+    return context
+
+
+def route(tls: Tls = "verify", *, domain: str = "*", scheme: Any = "smtp", ca_file: str | None = None) -> Route:
+    return Route(domains=(domain,), relay=(Relay(scheme, "mx.test", PORT),), tls=tls, ca_file=ca_file)
+
+
+@pytest.fixture
+def room(room: Room, authority: trustme.CA) -> Room:
+    """A room whose every message has a connection of its own, under TLS that is verified."""
+    room.server.tls = serving(authority, "mx.test")
+    room.trust = lambda context, file: authority.configure_trust(context)
+    return room.configured(routes=(route(),), timeouts={"idle": 0.0})
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+@pytest.mark.parametrize("scheme", ["smtp", "smtps"])
+def test_the_second_connection_resumes_the_session_of_the_first(
+    room: Room, authority: trustme.CA, scheme: str, version: ssl.TLSVersion
+) -> None:
+    """And so do the next ones, whether TLS comes from the start or by STARTTLS."""
+    room.server.close()
+    server = SMTPServer(room.reactor, tls=serving(authority, "mx.test", version=version))
+    server.implicit_tls = scheme == "smtps"
+    server.listen(HOST, PORT)
+    room.configured(routes=(route(scheme=scheme),))
+    for _ in range(3):
+        room.deliver()
+    assert (server.resumed, len(server.messages)) == ([False, True, True], 3)
+
+
+@pytest.mark.parametrize("policy", ["opportunistic", "encrypt"])
+def test_other_policies_resume_too(room: Room, policy: Tls) -> None:
+    """They verify nothing, neither the first time nor the second."""
+    room.configured(routes=(route(policy),))
+    room.deliver()
+    room.deliver()
+    assert room.server.resumed == [False, True]
+
+
+def test_connections_that_are_kept_need_no_handshake_at_all(room: Room) -> None:
+    """On a busy route a handshake is a matter of every hundredth message."""
+    room.configured(timeouts={"idle": 10.0}, limits={"connections_per_site": 1})
+    for number in range(200):
+        room.accept(f"u{number}@b.example")
+    room.advance(5.0)
+    assert (len(room.server.messages), room.server.resumed) == (200, [False, True])
+
+
+def test_a_session_that_was_not_verified_is_not_resumed_where_it_must_be(room: Room) -> None:
+    """The same host under another policy: what one route takes as it is, the other refuses, before and after."""
+    room.server.tls = serving(trustme.CA(), "mx.test")
+    room.configured(routes=(route("encrypt", domain="b.example"), route(domain="c.example")))
+    room.deliver("bob@b.example")
+    room.deliver("eve@c.example")
+    assert room.outcome("bob@b.example").state is State.DELIVERED
+    assert (room.outcome("eve@c.example", "j2").state, room.outcome("eve@c.example", "j2").phase) == (
+        State.WAITING,
+        Phase.TLS,
+    )
+    assert True not in room.server.resumed
+
+
+def test_a_session_verified_by_other_authorities_is_not_resumed(room: Room, authority: trustme.CA) -> None:
+    """After a reload with another `ca_file` the certificate is verified by that: it is not trusted any more."""
+    other = trustme.CA()
+    room.trust = lambda context, file: (other if file else authority).configure_trust(context)
+    room.deliver()
+    room.delivery.configure(msgspec.structs.replace(room.settings, routes=(route(ca_file="/etc/other.pem"),)))
+    room.deliver("eve@b.example")
+    assert room.outcome().state is State.DELIVERED
+    assert room.outcome("eve@b.example", "j2").phase is Phase.TLS
+    assert (room.server.resumed, len(room.server.messages)) == ([False], 1)
+
+
+def test_a_reload_forgets_all_sessions(room: Room) -> None:
+    """Whatever has changed: authorities may have, in the same file."""
+    room.deliver()
+    room.delivery.configure(room.settings)
+    room.deliver()
+    assert room.server.resumed == [False, False]
+
+
+def test_the_certificate_is_seen_again_after_an_hour(room: Room) -> None:
+    """However often the session was resumed meanwhile: what has expired or is revoked does not live on."""
+    for _ in range(6):
+        room.deliver(seconds=900.0)
+    assert room.server.resumed == [False, True, True, True, False, True]
+
+
+def test_an_impostor_cannot_resume(room: Room) -> None:
+    """It does not know the session, and so has to show a certificate."""
+    room.deliver()
+    room.server.tls = serving(trustme.CA(), "mx.test")
+    room.deliver("eve@b.example")
+    assert room.outcome("eve@b.example", "j2").phase is Phase.TLS
+    assert len(room.server.messages) == 1
+
+
+def test_a_server_that_has_forgotten_the_session_is_verified_again(room: Room, authority: trustme.CA) -> None:
+    """After its restart, say; no message fails for it."""
+    room.deliver()
+    room.server.tls = serving(authority, "mx.test")
+    room.deliver()
+    room.deliver()
+    assert (room.server.resumed, len(room.server.messages)) == ([False, False, True], 3)
+
+
+def test_a_session_is_for_the_name_that_was_verified(room: Room, authority: trustme.CA) -> None:
+    """The same server under another name has to prove that name."""
+    room.reactor.names["other.test"] = [HOST]
+    other = Route(domains=("c.example",), relay=(Relay("smtp", "other.test", PORT),), tls="verify")
+    room.configured(routes=(other, route()))
+    room.deliver("bob@b.example")
+    room.deliver("eve@c.example")
+    assert room.outcome("eve@c.example", "j2").text == "the certificate is for mx.test, not for other.test"
+    assert True not in room.server.resumed
