@@ -147,8 +147,8 @@ def test_sites_share_the_connections_evenly(room: Room) -> None:
     room.configured(limits={"connections": 50})
     for number, server in enumerate(servers):
         server.latency = 2.0
-        many(room, 300, f"s{number}.example")
-        room.advance(10.0)
+        many(room, 600, f"s{number}.example")
+        room.advance(5.0)
     before = [len(server.messages) for server in servers]
     room.advance(120.0)
     taken = [len(server.messages) - had for server, had in zip(servers, before, strict=True)]

@@ -11,12 +11,14 @@ from service.queue.calendar import resumed
 from service.queue.commands import CommandStore
 from service.queue.looking import rfc3339
 from service.queue.poke import poke
+from service.queue.rests import read_rests
+from service.queue.schema import open_reader
 from service.queue.timekeeping import read_seen
 from tests.simulation.audit import audit
 from tests.simulation.books import Books, Mail
 from tests.simulation.letters import draw_recipients, write_job
 from tests.simulation.listener import Listener
-from tests.simulation.process import Disk, Host, Process
+from tests.simulation.process import DATABASE, Disk, Host, Process
 from tests.simulation.servers import MailServer
 from tests.simulation.settings import HOME, draw_plan, draw_settings
 
@@ -26,8 +28,9 @@ HOUR = 3600.0
 
 @dataclass(frozen=True)
 class Measure:
-    """How much happens, in events a day. `mishaps`: whether servers make mistakes; `deaths`: how often the daemon dies
-    just before or after a COMMIT or a final dot (None: drawn)."""
+    """How much happens, in events a day. `rates`: whether sites may be given so much in a time; `mishaps`: whether
+    servers make mistakes; `deaths`: how often the daemon dies just before or after a COMMIT or a final dot (None:
+    drawn)."""
 
     days: float = 5.0
     jobs: float = 5.0
@@ -38,12 +41,23 @@ class Measure:
     disks: float = 0.4
     orders: float = 0.8
     jumps: float = 0.4
+    rates: bool = True
     mishaps: bool = True
     deaths: float | None = None
 
 
 QUIET = Measure(
-    days=1.0, jobs=20.0, crashes=0, stops=0, reloads=0, troubles=0, disks=0, orders=0, jumps=0, mishaps=False
+    days=1.0,
+    jobs=20.0,
+    crashes=0,
+    stops=0,
+    reloads=0,
+    troubles=0,
+    disks=0,
+    orders=0,
+    jumps=0,
+    rates=False,
+    mishaps=False,
 )
 
 
@@ -60,7 +74,7 @@ class Simulation:
         shutil.rmtree(directory, ignore_errors=True)
         (directory / "new").mkdir(parents=True)
         self.plan = draw_plan(self.random)
-        self.settings = draw_settings(self.random, self.plan, directory)
+        self.settings = draw_settings(self.random, self.plan, directory, rates=measure.rates)
         self.world.network.names.update(self.plan.names)
         self.host = Host(self.world)
         self.clock_draw = self.world.draw("clock")
@@ -146,10 +160,19 @@ class Simulation:
         """Start the daemon, unless it runs."""
         if self.process is None:
             self.host.boot()
-            self.listener.begin()
+            self.listener.begin(self._noted_rests(), self.settings)
             self.process = Process(self.world, self.books, self.settings, self.disk, self.host, self.listener)
             self.listener.limits_changed(self.settings)
             self.process.start()
+
+    def _noted_rests(self) -> set[str]:
+        """The sites of which the store knows that they rest."""
+        if not (self.directory / DATABASE).exists():
+            return set()
+        connection = open_reader(self.directory / DATABASE, busy_timeout=0.0)
+        noted = {rest.site for rest in read_rests(connection)}
+        connection.close()
+        return noted
 
     def crash(self) -> None:
         """Kill it; it is started again after a while."""
@@ -194,7 +217,7 @@ class Simulation:
             self.process.next_settings = None
         else:
             self.note("reload")
-            self.settings = draw_settings(self.random, self.plan, self.directory)
+            self.settings = draw_settings(self.random, self.plan, self.directory, rates=self.measure.rates)
             self.process.next_settings = self.settings
             self.listener.limits_changed(self.settings)
             self.listener.orders_given()  # a site that is met in another way from now on is tried at once
