@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from config.settings import Settings
+from config.settings import Retry, Settings
 from deferred.testing import World
 from deferred.testing.network import SimulatedStream
 from service.delivery.routes import Router
@@ -38,13 +38,16 @@ class Listener:
         self._rerouted = 0.0
         self._least_age = float("inf")
 
-    def begin(self, noted: Collection[str], settings: Settings) -> None:
-        """A new process remembers the rests that were `noted`, as far as they may be so long by its settings; tokens
-        it has anew."""
-        most = self.world.time() + settings.retry.site_rest.longest * (1 - settings.retry.jitter)
-        self._resting = {site: ends for site, ends in self._resting.items() if site in noted and ends <= most}
+    def begin(self) -> None:
+        """A new process knows nothing, and has all tokens anew."""
+        self._resting.clear()
         self._limits.clear()
         self._given.clear()
+
+    def resume(self, left: Mapping[str, float], retry: Retry) -> None:
+        """It has read how many seconds are left of its predecessor's rests: those that can be so long are kept."""
+        longest, now = retry.site_rest.longest * (1 + retry.jitter), self.world.time()
+        self._resting = {site: now + seconds for site, seconds in left.items() if seconds <= longest}
 
     def orders_given(self) -> None:
         """An order may end a site's rest, and make anything due."""

@@ -11,14 +11,12 @@ from service.queue.calendar import resumed
 from service.queue.commands import CommandStore
 from service.queue.looking import rfc3339
 from service.queue.poke import poke
-from service.queue.rests import read_rests
-from service.queue.schema import open_reader
 from service.queue.timekeeping import read_seen
 from tests.simulation.audit import audit
 from tests.simulation.books import Books, Mail
 from tests.simulation.letters import draw_recipients, write_job
 from tests.simulation.listener import Listener
-from tests.simulation.process import DATABASE, Disk, Host, Process
+from tests.simulation.process import Disk, Host, Process
 from tests.simulation.servers import MailServer
 from tests.simulation.settings import HOME, draw_plan, draw_settings
 
@@ -160,19 +158,11 @@ class Simulation:
         """Start the daemon, unless it runs."""
         if self.process is None:
             self.host.boot()
-            self.listener.begin(self._noted_rests(), self.settings)
+            self.listener.begin()
             self.process = Process(self.world, self.books, self.settings, self.disk, self.host, self.listener)
             self.listener.limits_changed(self.settings)
-            self.process.start()
-
-    def _noted_rests(self) -> set[str]:
-        """The sites of which the store knows that they rest."""
-        if not (self.directory / DATABASE).exists():
-            return set()
-        connection = open_reader(self.directory / DATABASE, busy_timeout=0.0)
-        noted = {rest.site for rest in read_rests(connection)}
-        connection.close()
-        return noted
+            if self.process.start():
+                self.listener.resume(self.process.noted_rests(), self.settings.retry)
 
     def crash(self) -> None:
         """Kill it; it is started again after a while."""
