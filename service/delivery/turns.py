@@ -36,7 +36,7 @@ _MOMENT: Final = 0.02
 it has no more than one message for each of its conversations, so that none delays by more than its own time what
 should overtake it."""
 
-_MOST_AHEAD: Final = 100
+_MOST_AHEAD: Final = 500
 _MOST_OCTETS: Final = 16 * 1024 * 1024
 """Of content in the stocks of all sites: beyond, nothing is claimed ahead."""
 

@@ -5,7 +5,7 @@ on when it died may be the reason why it did. So what was in flight is, at the n
 
     held, in doubt     where the job says so (`in_doubt: hold`) and the final dot may have gone out
     held, as deadly    where a daemon has now died twice in a row at work on the job, both times in the same phase
-    due in a moment    where one has died at work on it: the others go first, so that a second death tells more
+    due in a while     where one has died just after work on it (`suspects`): the others go first, then one at a time
     due at once        else
 
 That it may be a second copy is remembered, and told when it is sent. Many who stop a daemon kill it in the middle of
@@ -14,7 +14,7 @@ its work, and no message is to blame for that: so it takes two deaths at one poi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from typing import Any, Final
 
 import apsw
@@ -22,29 +22,16 @@ import msgspec
 
 from service.journal import Journal
 from service.message.outcome import Phase
-from service.queue.ids import id_number, id_text
+from service.queue.ids import id_text
 from service.queue.settling import bring_up_to_date
 from service.queue.store import Source
-
-DEADLY: Final = 2
-"""So many deaths of a daemon at work on one thing, and it is not tried again."""
-
-ASIDE: Final = 1.0
-"""Seconds after a start in which a job is left aside at which a daemon has died."""
+from service.queue.suspects import DEADLY, WorkedOn, blame, leave_aside
 
 IN_DOUBT: Final = (
     "deferd died between the final dot and the answer, so the server may have the message:"
     " release it to send it again, or remove it"
 )
 IS_DEADLY: Final = "deferd has died twice at work on this message: release it to try it again, or remove it"
-
-
-class WorkedOn(msgspec.Struct, frozen=True):
-    """A job that a daemon was at work on when it died, and the last phase that it had got through; None where that is
-    not known: its conversation had begun before."""
-
-    id: str
-    phase: str | None
 
 
 class AtWork(msgspec.Struct, frozen=True):
@@ -84,7 +71,7 @@ class Aftermath(msgspec.Struct, frozen=True):
 
 
 _IN_FLIGHT: Final = """
-SELECT d.job, d.site, d.dot, d.hold, j.in_doubt, j.deaths, j.name, d.attempts
+SELECT d.job, d.site, d.dot, d.hold, j.in_doubt, j.name, d.attempts
 FROM delivery d JOIN job j ON j.id = d.job WHERE d.state = 1 ORDER BY d.job, d.site
 """
 
@@ -92,19 +79,19 @@ FROM delivery d JOIN job j ON j.id = d.job WHERE d.state = 1 ORDER BY d.job, d.s
 def sort_out(connection: apsw.Connection, before: AtWork, now: float, present: Callable[[Source], bool]) -> Aftermath:
     """Take back every claim of the daemon that died, and decide what becomes of each message and of each file that it
     was reading, as far as that is `present` still."""
-    for work in before.deliveries:
-        _blame(connection, id_number(work.id), work.phase)
+    deadly = blame(connection, before.deliveries)
     _blame_files(connection, before.files, now)
-    in_flight, held = _take_back(connection, now)
+    in_flight, held = _take_back(connection, now, deadly)
+    leave_aside(connection, before.deliveries, now)
     return Aftermath(in_flight, held, _deadly_files(connection, present))
 
 
-def _take_back(connection: apsw.Connection, now: float) -> tuple[int, tuple[HeldBack, ...]]:
+def _take_back(connection: apsw.Connection, now: float, deadly: Set[int]) -> tuple[int, tuple[HeldBack, ...]]:
     rows: list[Any] = connection.execute(_IN_FLIGHT).fetchall()
     held = []
-    for job, site, dot, hold, in_doubt, deaths, name, attempts in rows:
+    for job, site, dot, hold, in_doubt, name, attempts in rows:
         doubtful = dot is not None or in_doubt == "retry"  # of these no dot is noted: any may have gone out
-        why = IN_DOUBT if dot is not None and in_doubt == "hold" else IS_DEADLY if deaths >= DEADLY else None
+        why = IN_DOUBT if dot is not None and in_doubt == "hold" else IS_DEADLY if job in deadly else None
         connection.execute(
             "UPDATE delivery SET state = ?, hold = 0, lease = 0, dot = NULL, due = min(due, ?), doubts = doubts + ?"
             " WHERE job = ? AND site = ?",
@@ -115,21 +102,7 @@ def _take_back(connection: apsw.Connection, now: float) -> tuple[int, tuple[Held
             facts = {"id": id_text(job), "name": name, "site": site, "attempts": attempts, "host": dot}
             held.append(HeldBack(**facts, recipients=people, why=why))
         bring_up_to_date(connection, job, now)
-    connection.execute(
-        "UPDATE delivery SET due = max(due, ?) WHERE job IN (SELECT id FROM job WHERE deaths > 0) AND state = 0",
-        (now + ASIDE,),
-    )
     return len(rows), tuple(held)
-
-
-def _blame(connection: apsw.Connection, job: int | None, phase: str | None) -> None:
-    """One death more at this job; it begins to count anew where the daemon now died in another phase."""
-    connection.execute(
-        "UPDATE job SET deaths = iif(died_in = ?2 OR died_in IS NULL OR ?2 IS NULL, deaths, 0) + 1,"
-        " died_in = ifnull(?2, died_in)"
-        " WHERE id = ?1 AND EXISTS (SELECT 1 FROM delivery WHERE job = ?1 AND state = 1)",
-        (job, phase),
-    )
 
 
 def _explain(

@@ -1,12 +1,13 @@
 """What the daemon is at work on, noted where its own death does not erase it.
 
-A file of a few slots in memory that the system keeps for us: to note something costs a copy of a few octets, no system
-call, and whatever kills this process, the next one reads there what it was that its predecessor did last. Only the
-death of the whole machine may lose it; then it tells nothing, or something old, of jobs that are over.
+A file in memory that the system keeps for us: to note something costs a copy of a few octets, no system call, and
+whatever kills this process, the next one reads there what it was that its predecessor did last. Only the death of the
+whole machine may lose it; then it tells nothing, or something old, of jobs that are over.
 
-    slot 0   the delivery that was worked on a moment ago, and the last phase that it had got through
-    slot 1   the dropped file that is being read on the reactor's thread
-    slot 2   the dropped file that is being read in a thread
+    slot 0   the dropped file that is being read on the reactor's thread
+    slot 1   the dropped file that is being read in a thread
+    notes    a ring of the latest steps of deliveries, whichever they were: the job, the last phase that it had got
+             through, when, and the number of the note
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import mmap
 import os
+import struct
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
@@ -21,32 +23,42 @@ from typing import Final
 import msgspec
 
 from deferred.interfaces import TimerHandle, TimeSource
-from service.queue.aftermath import AtWork, WorkedOn
+from service.queue.aftermath import AtWork
 from service.queue.ids import id_number
 from service.queue.store import Source
+from service.queue.suspects import AT_ONCE, WorkedOn
 
 NAME: Final = "last-work"
+HERE: Final = 0
+IN_THREAD: Final = 1
 _SLOT: Final = 1024
-_SLOTS: Final = 3
-SURVIVED: Final = 0.1
+_RING: Final = 2 * _SLOT
+"""Where the notes begin."""
+_NOTE: Final = struct.Struct("<12s8sdQ")
+NOTES: Final = 4096
+"""So many are kept: more than a daemon at its fastest makes within `SURVIVED`, and than it may have connections."""
+_SIZE: Final = _RING + NOTES * _NOTE.size
+
+SURVIVED: Final = 0.2
 """Seconds after which what was done is taken to have done no harm."""
-_DELIVERY: Final = 0
-HERE: Final = 1
-IN_THREAD: Final = 2
+_MOMENT: Final = AT_ONCE * 1.25
+"""Seconds without work after which it is noted that time goes on, as it is again after `SURVIVED`."""
 
 
 class LastWork:
     """A listener of the journal, which notes steps of deliveries; the intake tells it of files.
 
     `before` is what the predecessor was at work on when it died. What this process has survived by a moment is not to
-    blame for a later death, of which most come from outside: the note of a delivery ends after `SURVIVED`.
+    blame for a later death, of which most come from outside: a delivery is not among them after `SURVIVED`.
     """
 
     def __init__(self, directory: Path, clock: TimeSource) -> None:
         """Read what the predecessor noted. Where there is no room for the file nothing is noted."""
         self.before = AtWork()
         self._clock = clock
-        self._noted_at = 0.0
+        self._notes = 0
+        self._worked_at = 0.0
+        self._quiet = False
         self._timer: TimerHandle | None = None
         self._memory: mmap.mmap | None = None
         with contextlib.suppress(OSError):  # a full disk: then nothing is noted, and mail goes on
@@ -56,13 +68,21 @@ class LastWork:
 
     def begin(self) -> None:
         """The store knows of what was `before`: from now on it is our work that is noted."""
-        for slot in range(_SLOTS):
-            self._note(slot, b"")
+        self._forget()
+
+    def _forget(self) -> None:
+        if self._memory is not None:
+            self._memory[:] = bytes(_SIZE)
 
     def _deliveries(self) -> Iterator[WorkedOn]:
-        id, _, phase = self._line(_DELIVERY).decode("ascii", "replace").partition(" ")
-        if id_number(id) is not None:
-            yield WorkedOn(id, phase or None)
+        """What was worked on less than `SURVIVED` before the last note, the latest first."""
+        assert self._memory is not None
+        notes = sorted(_NOTE.iter_unpack(self._memory[_RING:_SIZE]), key=lambda note: -note[3])
+        known: set[bytes] = set()
+        for id, phase, at, _ in notes:
+            if at > notes[0][2] - SURVIVED and id not in known and id_number(_text(id)) is not None:
+                known.add(id)
+                yield WorkedOn(_text(id), _text(phase) or None, notes[0][2] - at)
 
     def _files(self) -> Iterator[Source]:
         for slot in (HERE, IN_THREAD):
@@ -73,7 +93,7 @@ class LastWork:
         assert self._memory is not None
         return self._memory[slot * _SLOT : (slot + 1) * _SLOT].partition(b"\n")[0]
 
-    def _note(self, slot: int, what: bytes) -> None:
+    def _write(self, slot: int, what: bytes) -> None:
         if self._memory is not None:
             start = slot * _SLOT
             self._memory[start : start + len(what) + 1] = what + b"\n"
@@ -81,43 +101,57 @@ class LastWork:
     def __call__(self, event: str, facts: dict[str, object]) -> None:
         """Note the beginning of an attempt, and each phase that it has got through."""
         if event == "step":
-            self._work(f"{facts['id']} {facts['phase']}")
+            self._work(str(facts["id"]), str(facts["phase"]))
         elif event == "attempt_started":
             self._work(str(facts["id"]))
 
-    def _work(self, what: str) -> None:
-        self._note(_DELIVERY, what.encode())
-        self._noted_at = self._clock.time()
-        if self._timer is None and self._memory is not None:
-            self._timer = self._clock.call_later(SURVIVED, self._survived)
+    def _work(self, id: str, phase: str = "") -> None:
+        if self._memory is not None:
+            self._worked_at = self._note(id.encode(), phase.encode())
+            if self._quiet and self._timer is not None:
+                self._timer.cancel()
+                self._timer = None
+            if self._timer is None:
+                self._quiet = False
+                self._timer = self._clock.call_later(_MOMENT, self._look)
 
-    def _survived(self) -> None:
-        left = self._noted_at + SURVIVED - self._clock.time()
-        if left > 0:
-            self._timer = self._clock.call_later(left, self._survived)
-        else:
-            self._timer = None
-            self._note(_DELIVERY, b"")
+    def _note(self, id: bytes, phase: bytes) -> float:
+        assert self._memory is not None
+        now = self._clock.time()
+        start = _RING + self._notes % NOTES * _NOTE.size
+        self._notes += 1
+        _NOTE.pack_into(self._memory, start, id, phase, now, self._notes)
+        return now
+
+    def _look(self) -> None:
+        """Where nothing has been done for a moment, note nothing but the time: it shows how long ago all else was."""
+        self._timer = None
+        now = self._clock.time()
+        self._quiet = now >= self._worked_at + _MOMENT
+        if self._quiet:
+            self._note(b"", b"")
+        then = self._worked_at + (SURVIVED if self._quiet else _MOMENT)
+        if now < then:
+            self._timer = self._clock.call_later(then - now, self._look)
 
     def reading(self, file: Source, slot: int = HERE) -> None:
         """This file is read now."""
-        self._note(slot, msgspec.json.encode(file))
+        self._write(slot, msgspec.json.encode(file))
 
     def read(self, slot: int = HERE) -> None:
         """It has been read, and we live."""
-        self._note(slot, b"")
+        self._write(slot, b"")
 
     def close(self) -> None:
         """An end in good order: nothing is to blame for it."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        for slot in range(_SLOTS):
-            self._note(slot, b"")
+        self._forget()
         self.let_go()
 
     def let_go(self) -> None:
         """Note nothing any more, and leave what is noted."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         if self._memory is not None:
             self._memory.close()
             self._memory = None
@@ -127,7 +161,11 @@ def _open(path: Path) -> mmap.mmap:
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
         # The room is taken now: to write to a page for which the disk has none would kill us.
-        os.posix_fallocate(fd, 0, _SLOT * _SLOTS)
-        return mmap.mmap(fd, _SLOT * _SLOTS)
+        os.posix_fallocate(fd, 0, _SIZE)
+        return mmap.mmap(fd, _SIZE)
     finally:
         os.close(fd)
+
+
+def _text(field: bytes) -> str:
+    return field.rstrip(b"\0").decode("ascii", "replace")

@@ -10,6 +10,7 @@ import apsw
 from service.message.outcome import Outcome, State
 from service.queue.ids import id_number, id_text
 from service.queue.store import PRIORITIES, Claim, JobState, Settlement
+from service.queue.suspects import whose_turn
 
 REMOVED: Final = "removed from the queue by the operator"
 """What a recipient shows whose job was removed."""
@@ -23,8 +24,14 @@ SELECT d.job, j.name, d.site, j.sender, d.attempts, j.accepted_at, j.expires_at,
        (SELECT count(*) FROM recipient r WHERE r.job = d.job), d.priority
 FROM delivery d JOIN job j ON j.id = d.job LEFT JOIN content c ON c.job = d.job
 """
-_DUE: Final = _MESSAGES + "WHERE d.state = 0 AND d.site = ? AND d.priority = ? AND d.due <= ? ORDER BY d.due LIMIT ?"
+_DUE: Final = (
+    _MESSAGES + "WHERE d.state = 0 AND d.site = ? AND d.priority = ? AND d.due <= ? AND (j.deaths = 0 OR d.job = ?)"
+    " ORDER BY d.due LIMIT ?"
+)
 _LEASED: Final = _MESSAGES + "WHERE d.state = 1 AND d.site = ? AND d.lease = ? ORDER BY d.priority, d.due LIMIT ?"
+_CLAIM: Final = """
+UPDATE delivery SET state = 1, lease = ?1, due = iif(job = ?2, ?3, due) WHERE job = ?4 AND site = ?5
+"""
 _IN_ORDER: Final = tuple(range(len(PRIORITIES)))
 _FROM_BELOW: Final = _IN_ORDER[::-1]
 _FROM_THE_MIDDLE: Final = (*_IN_ORDER[1:], 0)
@@ -50,6 +57,7 @@ def claim_due(
     favours: tuple[int, int] = (0, 0),
 ) -> list[Claim]:
     """Mark up to `limit` messages of `site` that are due as claimed by `lease`; return them with their content.
+    Of those at which a daemon has died (`suspects`) one is claimed at a time.
 
     They are taken from the highest priority down, but before that so many from the lowest up, and so many from the
     middle (`favours`). `again`: an earlier try failed at COMMIT; what came back with the log is ours already.
@@ -58,15 +66,17 @@ def claim_due(
         claims = _claims(connection, _LEASED, (site, lease, limit), lease, _CLAIM_OCTETS)
         if claims:
             return claims
+    suspect = whose_turn(connection, site, now)
     claims = []
     room = _CLAIM_OCTETS
     for most, order in ((favours[0], _FROM_BELOW), (sum(favours), _FROM_THE_MIDDLE), (limit, _IN_ORDER)):
         for priority in order:
             if len(claims) < most and room > 0:
-                more = _claims(connection, _DUE, (site, priority, now, most - len(claims)), lease, room)
+                bindings = (site, priority, now, suspect, most - len(claims))
+                more = _claims(connection, _DUE, bindings, lease, room)
                 connection.executemany(
-                    "UPDATE delivery SET state = 1, lease = ? WHERE job = ? AND site = ?",
-                    [(lease, id_number(claim.id), site) for claim in more],
+                    _CLAIM,
+                    [(lease, suspect, now, id_number(claim.id), site) for claim in more],
                 )
                 claims += more
                 room -= sum(len(claim.content) for claim in more if claim.content is not None)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -152,6 +153,34 @@ def test_a_job_that_has_killed_the_daemon_twice_is_held(daemon: Callable[..., Da
     relay.moment = ""
     command(process, "release", held["id"])
     assert process.result("poison")["state"] == "delivered"
+
+
+def test_of_many_at_work_it_is_the_one_that_kills_which_is_held(
+    daemon: Callable[..., DaemonProcess], relay: Deadly
+) -> None:
+    """It dies exactly twice, whatever goes on beside the one that kills; all the others arrive."""
+    process = daemon(relay, limits={"connections_per_site": 21})
+    names = [f"job-{n}" for n in range(20)]
+    (process.queue / "new").mkdir(parents=True)
+    for n, name in enumerate(names):
+        if n == 10:
+            process.drop("poison.json", job("deadly@b.example"))
+        process.drop(f"{name}.json", job(f"bob-{n}@b.example"))
+
+    def kill() -> None:
+        assert process.process
+        process.process.kill()
+
+    relay.moment, relay.victim = "rcpt", kill
+    for _ in range(2):
+        process.spawn()
+        assert process.wait() == -signal.SIGKILL
+    process.start()
+    assert process.wait_for("job_held")["name"] == "poison"
+    assert {process.result(name)["state"] for name in names} == {"delivered"}
+    assert relay.heard_of == 2
+    assert [held["name"] for held in command(process, "list", "--state", "held")] == ["poison"]
+    assert process.stop() == 0
 
 
 def test_jobs_that_were_merely_under_way_are_let_alone(daemon: Callable[..., DaemonProcess]) -> None:

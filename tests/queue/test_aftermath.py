@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from service.queue.aftermath import ASIDE, IN_DOUBT, IS_DEADLY, AtWork, WorkedOn
+from service.queue.aftermath import IN_DOUBT, IS_DEADLY, AtWork
 from service.queue.store import Source
+from service.queue.suspects import ASIDE, WorkedOn
 
 
 @pytest.fixture
@@ -100,13 +101,11 @@ def test_deaths_at_different_points_are_no_proof(die):
     assert die("confirm").aftermath.held == ()
 
 
-def test_where_the_point_is_not_known_it_counts(die):
-    """A conversation that went on from one message to the next has told no phase yet."""
+def test_a_death_while_nothing_was_worked_on_is_nobodys(reactor, die):
+    """Nor does it end what was suspected before."""
     assert die("ehlo").aftermath.held == ()
-    store = die(None)
-    assert store.aftermath.held == ()
-    claim_of_nobody = die("ehlo")
-    assert [held.why for held in claim_of_nobody.aftermath.held] == [IS_DEADLY]
+    assert die(None).aftermath.held == ()
+    assert [held.why for held in die("ehlo").aftermath.held] == [IS_DEADLY]
 
 
 def test_a_job_that_came_to_the_end_of_an_attempt_has_done_no_harm(reactor, die, settlement):

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from service.queue import details, looking, settling, standing
+from service.queue import details, looking, settling, standing, suspects
 
 
 @pytest.mark.parametrize(
     ("query", "bindings"),
     [
-        (settling._DUE, ("s", 1, 1.0, 9)),
+        (settling._DUE, ("s", 1, 1.0, None, 9)),
+        (suspects._WAITING, ("s", 1.0)),
+        (suspects._AT_WORK, (1.0,)),
         (settling._LEASED, ("s", 1, 9)),
         (settling._WAITING, (1, "s")),
         (settling._STANDS, (1, "s", 1)),

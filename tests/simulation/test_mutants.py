@@ -168,8 +168,8 @@ def take_a_dead_daemons_claims_for_untried(patch: pytest.MonkeyPatch) -> None:
     """What was in flight at a death is due again, and nobody remembers that it was."""
     take_back = aftermath._take_back
 
-    def forgetful(connection: Any, now: float) -> Any:
-        done = take_back(connection, now)
+    def forgetful(connection: Any, *args: Any) -> Any:
+        done = take_back(connection, *args)
         connection.execute("UPDATE delivery SET doubts = 0")
         return done
 
