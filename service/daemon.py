@@ -266,7 +266,13 @@ class Daemon:
 
     def _site_lines(self) -> list[SiteLine]:
         return [
-            SiteLine(site=view.name, in_flight=view.in_flight, rest_until=view.resting_until, why=view.last_error)
+            SiteLine(
+                site=view.name,
+                in_flight=view.in_flight,
+                limit=view.limit,
+                rest_until=view.resting_until,
+                why=view.last_error,
+            )
             for view in self._delivery.sites()
         ]
 

@@ -40,7 +40,8 @@ from service.smtp.errors import BrokenAnswer, ConfirmationLost, HostFailure
 
 R = TypeVar("R")
 
-_TAKES_LEAVE: Final = 421
+TAKES_LEAVE: Final = 421
+"""The server ends the conversation, whatever it was about (RFC 5321, 3.8)."""
 
 
 class GivenUp(CancelledError):
@@ -72,6 +73,7 @@ class Attempt:
         "claim",
         "connection",
         "conversing",
+        "since",
     )
 
     def __init__(
@@ -82,6 +84,8 @@ class Attempt:
         """Whether a server listens."""
         self.ahead = False
         """Whether its envelope goes ahead, behind a message that is not answered yet."""
+        self.since = float("-inf")
+        """When the message before was answered, where there was one."""
         self.connection: Connection | None = None
         """The one that it goes, or went last, over."""
         self._site = site
@@ -126,10 +130,10 @@ class Attempt:
         self.ahead = True
         return self._await(self._converse(connection).add_errback(self._behind))
 
-    def follow(self) -> None:
+    def follow(self, now: float) -> None:
         """The message before has been answered: from now on the conversation is for this one. None of its content has
         gone; nor shall it in an old way, after a reload, nor be waited for at the end, where nobody asks for it."""
-        self.ahead = False
+        self.ahead, self.since = False, now
         if self._outdated or (self._connector.closing and not self.past_data):
             self.abort()
 
@@ -245,7 +249,7 @@ class Attempt:
         error = failure.value
         assert isinstance(error, HostFailure)
         unheard = (
-            error.phase is Phase.MAIL and error.code in (None, _TAKES_LEAVE) and not isinstance(error, BrokenAnswer)
+            error.phase is Phase.MAIL and error.code in (None, TAKES_LEAVE) and not isinstance(error, BrokenAnswer)
         )
         anew = unheard or self._connector.goes_on_without_chunking(self._site, error)
         return self._next_relay(error) if anew and not self._connector.closing else self._elsewhere(failure)

@@ -236,7 +236,10 @@ class Connector:
         return None
 
     def keep(self, connection: Connection) -> None:
-        """Keep a connection for the next message, or retire it if there shall be none."""
+        """Keep a connection for the next message, or retire it if there shall be none. It is said twice where a message
+        and the one sent behind it end with the same read."""
+        if connection.retired:
+            return
         site, now = connection.site, self._reactor.time()
         outdated = connection.generation != self.generation
         if self.closing or outdated or not self._pool.keep(site, connection, connection.messages, now):
@@ -257,13 +260,13 @@ class Connector:
         self._journal.tell("disconnected", site=connection.site, host=connection.host, messages=connection.messages)
         self._freed(connection.site)
 
-    def close_idle(self) -> None:
-        """Take leave on every kept connection."""
-        if self._timer is not None:
+    def close_idle(self, site: str | None = None) -> None:
+        """Take leave on every kept connection, or (with a site) on every one to it."""
+        for connection in self._pool.empty(site):
+            self._leave(connection)
+        if self._timer is not None and self._pool.next_expiry() is None:
             self._timer.cancel()
             self._timer = None
-        for connection in self._pool.empty():
-            self._leave(connection)
 
     def _leave(self, connection: Connection) -> None:
         self._pool.retire(connection.site, connection)

@@ -17,7 +17,7 @@ from deferred.defer import CancelledError, Deferred, succeed
 from deferred.failure import Failure
 from deferred.interfaces import Reactor
 from service.delivery import policy
-from service.delivery.attempt import Attempt, GivenUp
+from service.delivery.attempt import TAKES_LEAVE, Attempt, GivenUp
 from service.delivery.books import Books
 from service.delivery.connection import Connection
 from service.delivery.connector import Connector
@@ -86,6 +86,7 @@ class Delivery:
             self._deliver,
             careful=self._asks_for_a_password,
             allowance=self._allowance,
+            belongs=self._belongs,
         )
         self._books = Books(reactor, store, journal, Reports(store, journal, compose), self._scheduler.expect)
         self._connector = Connector(
@@ -101,7 +102,7 @@ class Delivery:
         self._at_work: dict[Key, Attempt] = {}
         self._heirs: dict[Connection, Attempt] = {}  # of a conversation: whose message is next
         self._decided: set[Key] = set()
-        self._rerouting = False
+        self._rerouting = 0  # passes through the queue that are under way
         self._drain: Drain | None = None
 
     def _asks_for_a_password(self, site: str) -> bool:
@@ -113,6 +114,11 @@ class Delivery:
             limits.connections_per_site if site.connections is None else site.connections,
             limits.rate_per_site if site.rate is None else site.rate,
         )
+
+    def _belongs(self, claim: Claim) -> bool:
+        """Whether a message is still to go where it waited. While the queue is gone through for new routes, those that
+        wait at a site need not be its own any more."""
+        return not self._rerouting or all(self._router.site_of(each) == claim.site for each in claim.recipients)
 
     def _tables(self, settings: Settings) -> tuple[Router, Contexts]:
         """Everything that may be wrong with routes: built before anything old is given up."""
@@ -127,19 +133,19 @@ class Delivery:
     def start(self) -> None:
         """Begin: messages that the routes now send elsewhere go there, then everything due is tried. Raises
         `StoreFailed`."""
-        self._scheduler.resume()
+        self._scheduler.resume(self._sites)
         self._go_by_the_routes()
 
     def _go_by_the_routes(self) -> None:
         self._reroute(self._router.fingerprint())
 
     def _reroute(self, fingerprint: str) -> None:
-        self._rerouting = True
+        self._rerouting += 1
         d: Deferred[Any] = self._store.reroute(self._router.site_of, fingerprint)
         d.add_both(self._rerouted)
 
     def _rerouted(self, result: int | Failure) -> None:
-        self._rerouting = False
+        self._rerouting -= 1
         if isinstance(result, Failure):
             self._report(result, "reroute")
         self._scheduler.wake()
@@ -240,9 +246,10 @@ class Delivery:
         heir = self._heirs.pop(connection, None) if connection is not None else None
         if heir is attempt:
             return result  # it has died with the one before
-        self._scheduler.leave(claim, heir.claim if heir is not None else None)
+        since = max(began, attempt.since)
+        self._scheduler.leave(claim, heir.claim if heir is not None else None, since=since)
         if heir is not None:
-            heir.follow()
+            heir.follow(self._reactor.time())
         return result
 
     def _settle(self, receipt: Receipt, claim: Claim, began: float) -> Deferred[None]:
@@ -257,7 +264,8 @@ class Delivery:
     def _slow_down(self, site: str, said: Outcome, began: float) -> float:
         """The server has asked for less: that is between it and us, and no fault of the message. Returns the seconds
         for which the message is not offered again."""
-        if self._scheduler.slow_down(site, began):
+        self._connector.close_idle(site)
+        if self._scheduler.slow_down(site, began) or self._drain is not None:
             return self._settings.retry.site_rest.first
         error = HostFailure(said.phase, said.text, code=said.code, enhanced=said.enhanced, host=said.host)
         return self._scheduler.rest(site, error, began)
@@ -277,6 +285,8 @@ class Delivery:
         error, at, retry, spread = failure.value, self._now(), self._settings.retry, self._scheduler.spread()
         assert isinstance(error, HostFailure)
         rest = 0.0 if self._drain is not None else self._scheduler.rest(claim.site, error, began)
+        if error.code == TAKES_LEAVE:  # of too many connections, perhaps
+            self._connector.close_idle(claim.site)
         if isinstance(error, ConfirmationLost):
             return self._write(claim, policy.after_lost_confirmation(claim, error, retry, at, rest, spread))
         if policy.is_overdue(claim, retry, at) and self._scheduler.is_dead(claim.site):

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Final
 
 from deferred.interfaces import Reactor, TimerHandle
-from service.delivery.sites import SiteState
+from service.delivery.sites import Sites, SiteState
 from service.queue.store import Store, StoreFailed
 
 _LOOK_AGAIN: Final = 60.0
@@ -21,18 +21,18 @@ _STORE_PATIENCE: Final = 1.0
 
 
 class Lookout:
-    """Tells `due(state)` when a site may have due work; `site(name)` is the state of a site found in the store."""
+    """Tells `due(state)` when a site may have due work."""
 
     def __init__(
         self,
         reactor: Reactor,
         store: Store,
-        site: Callable[[str], SiteState],
+        sites: Sites,
         due: Callable[[SiteState], object],
     ) -> None:
         self._reactor = reactor
         self._store = store
-        self._site = site
+        self._sites = sites
         self._due = due
         self._round: TimerHandle | None = None
         self._stopped = False
@@ -62,7 +62,7 @@ class Lookout:
         self._store.now()  # which notices, even where nothing waits, what has become of the wall clock
         try:
             for backlog in self._store.backlog():
-                self._come_back(self._site(backlog.site), backlog.due)
+                self._come_back(self._sites[backlog.site], backlog.due)
         except StoreFailed:
             patience = _STORE_PATIENCE
         self._round = self._reactor.call_later(patience, self.look_round)
@@ -79,13 +79,9 @@ class Lookout:
         state.timer_due = due
         state.timer = self._reactor.call_later(delay, self._time_has_come, state)
 
-    def stop(self, states: Iterable[SiteState]) -> None:
-        """Look for nothing any more."""
+    def stop(self) -> None:
+        """Look for nothing any more; the sites' timers are their own."""
         self._stopped = True
-        for state in states:
-            if state.timer is not None:
-                state.timer.cancel()
-                state.timer = None
         if self._round is not None:
             self._round.cancel()
 

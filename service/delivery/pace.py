@@ -39,17 +39,21 @@ class TokenBucket:
         """When there is a token: `now`, or the later time at which `take` finds it."""
         return max(now, self._empty_at + self._interval)
 
+    def available(self, now: float, most: int) -> int:
+        """How many tokens, at most `most`, `take` would find at that time."""
+        return self._count(now, most)[0]
+
     def take(self, now: float, most: int = 1) -> int:
         """Take as many tokens as there are, and at most `most`; return how many."""
-        taken = 0
-        while taken < most and self._empty_at + self._interval <= now:
-            self._empty_at = max(self._empty_at, now - self._depth) + self._interval
-            taken += 1
+        taken, self._empty_at = self._count(now, most)
         return taken
 
-    def give_back(self, tokens: int) -> None:
-        """Tokens were taken for messages that were not there."""
-        self._empty_at -= tokens * self._interval
+    def _count(self, now: float, most: int) -> tuple[int, float]:
+        taken, empty_at = 0, self._empty_at
+        while taken < most and empty_at + self._interval <= now:
+            empty_at = max(empty_at, now - self._depth) + self._interval
+            taken += 1
+        return taken, empty_at
 
 
 class Concurrency:

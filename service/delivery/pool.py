@@ -13,11 +13,14 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from typing import Final, Generic, TypeVar
 
 from config.settings import Limits
 
 C = TypeVar("C")
+
+_MOST: Final = 9
+"""Times as many slots as are free are taken, by all sites together."""
 
 
 @dataclass
@@ -26,23 +29,32 @@ class _Site(Generic[C]):
     closing: int = 0
     idle: list[C] = field(default_factory=list)
 
+    @property
+    def used(self) -> int:
+        return self.busy + self.closing
+
 
 class Pool(Generic[C]):
-    """Slots and kept connections (of type `C`, which only needs to be hashable) for each site."""
+    """Slots and kept connections (of type `C`, which only needs to be hashable) for each site.
+
+    The more a site has, the more it has to leave free: where N sites have slots, none takes another unless it has less
+    than an Nth part of 9 times what is left then. So one site alone gets nine tenths of all, many get equal shares,
+    and always about a tenth is left for whoever has less than the others. It is as switches share their memory among
+    queues (Choudhury and Hahne's dynamic thresholds): nobody needs to be told to give anything back.
+    """
 
     def __init__(self, limits: Limits, idle: float) -> None:
         self._sites: dict[str, _Site[C]] = {}
         self._kept: OrderedDict[C, tuple[str, float]] = OrderedDict()  # oldest first: site, when to close
         self._closing: dict[C, str] = {}
         self._busy = 0
+        self._users = 0  # sites that have slots
         self.configure(limits, idle)
 
     def configure(self, limits: Limits, idle: float) -> None:
         """Go by these limits and this idle time (seconds) from now on; what is open stays open."""
         self._limits = limits
         self._idle = idle
-        # one crowd of slow sites must not take the last slot from those that have none
-        self._reserve = max(1, limits.connections // 10) if limits.connections > 1 else 0
 
     @property
     def busy(self) -> int:
@@ -75,17 +87,28 @@ class Pool(Generic[C]):
     def room(self, site: str, most: int) -> int:
         """How many conversations more this site may begin now, where it may have `most`."""
         used, free = self._used(site), self.free
-        own = min(most - used, free - self._reserve)
-        first = 1 if used == 0 and free > 0 else 0
-        return max(own, first, 0)
+        users = self._users + (used == 0)
+        # the first in any case, then each while used * users < 9 * (free - 1), both as they are by then
+        fair = -(-(_MOST * (free - 1) - used * users) // (_MOST + users))
+        return max(0, min(most - used, max(fair, 1 if used == 0 else 0), free))
+
+    def exceeds(self, site: str, most: int) -> bool:
+        """Whether this site has more conversations than it may have, `most` of them: these have become fewer."""
+        return self._used(site) > most
+
+    def keeps(self, site: str) -> bool:
+        """Whether this site, if it gave one of its slots back, might take it again though others want it."""
+        return (self._used(site) - 1) * self._users < _MOST * self.free
 
     def _used(self, site: str) -> int:
         found = self._sites.get(site)
-        return found.busy + found.closing if found else 0
+        return found.used if found else 0
 
     def enter(self, site: str) -> None:
         """Take a slot."""
-        self._sites.setdefault(site, _Site()).busy += 1
+        found = self._sites.setdefault(site, _Site())
+        self._users += found.used == 0
+        found.busy += 1
         self._busy += 1
 
     def leave(self, site: str) -> None:
@@ -93,6 +116,7 @@ class Pool(Generic[C]):
         found = self._sites[site]
         found.busy -= 1
         self._busy -= 1
+        self._users -= found.used == 0
         self._forget_if_empty(site, found)
 
     def take(self, site: str) -> C | None:
@@ -113,6 +137,8 @@ class Pool(Generic[C]):
 
     def keep(self, site: str, connection: C, messages: int, now: float) -> bool:
         """Keep a connection that has carried `messages`, until `now` plus the idle time; False if it is worn out."""
+        if connection in self._kept:
+            return True
         if messages >= self._limits.messages_per_connection or self._idle <= 0:
             return False
         self._sites.setdefault(site, _Site()).idle.append(connection)
@@ -121,7 +147,9 @@ class Pool(Generic[C]):
 
     def retire(self, site: str, connection: C) -> None:
         """A connection is about to be closed, and counts until it is gone."""
-        self._sites.setdefault(site, _Site()).closing += 1
+        found = self._sites.setdefault(site, _Site())
+        self._users += found.used == 0
+        found.closing += 1
         self._closing[connection] = site
 
     def gone(self, connection: C) -> None:
@@ -132,6 +160,7 @@ class Pool(Generic[C]):
         if site is not None:
             found = self._sites[site]
             found.closing -= 1
+            self._users -= found.used == 0
             self._forget_if_empty(site, found)
 
     def expire(self, now: float) -> list[C]:
@@ -145,9 +174,11 @@ class Pool(Generic[C]):
         """When the first kept connection's idle time is over."""
         return next(iter(self._kept.values()))[1] if self._kept else None
 
-    def empty(self) -> list[C]:
-        """Every kept connection: all are to be closed."""
-        return [self._drop(connection) for connection in list(self._kept)]
+    def empty(self, site: str | None = None) -> list[C]:
+        """Every kept connection, or (with a site) every one to it: all are to be closed."""
+        found = self._sites.get(site) if site is not None else None
+        kept = self._kept if site is None else found.idle if found else ()
+        return [self._drop(connection) for connection in list(kept)]
 
     def _drop(self, connection: C) -> C:
         site, _ = self._kept.pop(connection)
@@ -157,5 +188,5 @@ class Pool(Generic[C]):
         return connection
 
     def _forget_if_empty(self, site: str, found: _Site[C]) -> None:
-        if found.busy == found.closing == 0 and not found.idle:
+        if found.used == 0 and not found.idle:
             del self._sites[site]

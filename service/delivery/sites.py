@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -26,12 +27,14 @@ class Allowance(msgspec.Struct, frozen=True):
 
 
 class SiteView(msgspec.Struct, frozen=True, kw_only=True):
-    """A site as the page and the metrics show it. `resting_until` is by the store's time."""
+    """A site as the page shows it. `resting_until` is by the store's time, `limit` how many conversations it may have
+    at once, as things are."""
 
     name: str
     health: Health
     resting_until: float | None
     in_flight: int
+    limit: int
     last_error: str
 
 
@@ -67,9 +70,12 @@ class SiteState:
     more: bool = False
     """Whether the store may have due work that was not claimed for want of room."""
     claiming: bool = False
-    ended: int = 0
-    """Conversations that have ended since the store was last asked for more, at `asked_at`."""
-    asked_at: float = float("-inf")
+    message_takes: float = 0.0
+    """Seconds that a conversation needs for a message, about; 0 where that is not known."""
+    ended_at: float = float("-inf")
+    """When one had its answer."""
+    claim_takes: float = 0.0
+    """Seconds that the store took to answer when it was last asked for more."""
     noted: bool = False
     """Whether the store knows of its rest."""
     probe: str | None = None
@@ -78,12 +84,33 @@ class SiteState:
     timer_due: float = 0.0
     rest_timer: TimerHandle | None = None
     pace_timer: TimerHandle | None = None
+    stock_timer: TimerHandle | None = None
 
     def allow(self, allowance: Allowance) -> None:
         """Go by this allowance from now on."""
         self.concurrency.configure(allowance.connections)
         self.pace.configure(allowance.rate)
         self.rate = allowance.rate
+        if self.pace_timer is not None:  # it rings for a token of the old rate
+            self.pace_timer.cancel()
+            self.pace_timer = None
+
+    def ended(self, now: float, seconds: float) -> None:
+        """A conversation has had a message for so many seconds."""
+        self.ended_at = now
+        self.message_takes = 0.7 * self.message_takes + 0.3 * seconds if self.message_takes else seconds
+
+    def cancel_timers(self) -> None:
+        """Nobody comes back to it any more."""
+        for timer in (self.timer, self.rest_timer, self.pace_timer, self.stock_timer):
+            if timer is not None:
+                timer.cancel()
+        self.timer = self.rest_timer = self.pace_timer = self.stock_timer = None
+
+    @property
+    def has_work(self) -> bool:
+        """Whether there may be something to do for it: to begin, or to ask the store for."""
+        return bool(self.stock) or (self.more and not self.claiming)
 
     @property
     def takes_work(self) -> bool:
@@ -108,14 +135,13 @@ class SiteState:
         self.rested_at, self.rest_ends = now, now + length
         return length
 
-    def resume(self, rest: Rest, shift: float) -> float:
-        """Go on with a rest that a former process noted; return the seconds that are left of it. `shift` is what the
-        store's time has beyond ours."""
+    def resume(self, rest: Rest, shift: float, now: float, longest: float) -> None:
+        """Go on with a rest that a former process noted. `shift` is what the store's time has beyond ours; if more than
+        `longest` seconds are left of it, the settings have changed, or a clock, and it is over."""
         self.health = "resting"
         self.failures, self.last_error, self.noted = rest.failures, rest.why, True
         self.failing_since = rest.since - shift
-        self.rest_ends = rest.ends - shift
-        return max(0.0, self.rest_ends)
+        self.rest_ends = rest.ends - shift if rest.ends - shift - now <= longest else now
 
     def as_rest(self, shift: float) -> Rest:
         """The rest, as the store is to remember it."""
@@ -155,3 +181,23 @@ class SiteState:
         self.failing_since = None
         self.last_error = ""
         return back
+
+
+class Sites(dict[str, SiteState]):
+    """The sites that there has been work for: one that is asked for is known from then on.
+
+    `careful(site)` tells whether one message is to find out first how a site does that nothing is known of,
+    `allowance(site)` what it may be given.
+    """
+
+    def __init__(self, careful: Callable[[str], bool], allowance: Callable[[str], Allowance]) -> None:
+        super().__init__()
+        self.careful = careful
+        self.allowance = allowance
+
+    def __missing__(self, name: str) -> SiteState:
+        allowance = self.allowance(name)
+        state = SiteState(name, Concurrency(allowance.connections), TokenBucket(allowance.rate), allowance.rate)
+        state.health = "probing" if self.careful(name) else "up"
+        self[name] = state
+        return state

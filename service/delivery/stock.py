@@ -18,11 +18,12 @@ _ONE_IN: Final = 10  # goes to who has waited longest, whatever its priority
 class Stock:
     """A queue for each priority."""
 
-    __slots__ = ("_queues", "_taken", "octets")
+    __slots__ = ("_queues", "octets", "taken")
 
     def __init__(self) -> None:
         self._queues: tuple[deque[Claim], ...] = tuple(deque() for _ in PRIORITIES)
-        self._taken = 0
+        self.taken = 0
+        """Messages that were taken so far."""
         self.octets = 0
         """Of content that is in memory."""
 
@@ -33,18 +34,18 @@ class Stock:
         """Put these behind those of their priority."""
         for claim in claims:
             self._queues[PRIORITIES.index(claim.priority)].append(claim)
-            self.octets += _octets(claim)
+            self.octets += octets(claim)
 
     def take(self) -> Claim:
         """The next one: of the highest priority, and now and then the one that was claimed first. Raises `IndexError`
         where there is none."""
-        self._taken += 1
+        self.taken += 1
         waiting = [queue for queue in self._queues if queue]
         if not waiting:
             raise IndexError("nothing is in stock")
-        queue = min(waiting, key=lambda queue: queue[0].lease) if self._taken % _ONE_IN == 0 else waiting[0]
+        queue = min(waiting, key=lambda queue: queue[0].lease) if self.taken % _ONE_IN == 0 else waiting[0]
         claim = queue.popleft()
-        self.octets -= _octets(claim)
+        self.octets -= octets(claim)
         return claim
 
     def clear(self) -> list[Claim]:
@@ -56,5 +57,6 @@ class Stock:
         return claims
 
 
-def _octets(claim: Claim) -> int:
+def octets(claim: Claim) -> int:
+    """Of the claim's content, as far as it is in memory."""
     return 0 if claim.content is None else len(claim.content)

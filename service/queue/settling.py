@@ -33,6 +33,8 @@ _CLAIM: Final = """
 UPDATE delivery SET state = 1, lease = ?1, due = iif(job = ?2, ?3, due) WHERE job = ?4 AND site = ?5
 """
 _IN_ORDER: Final = tuple(range(len(PRIORITIES)))
+_FROM_BELOW: Final = _IN_ORDER[::-1]
+_FROM_THE_MIDDLE: Final = (*_IN_ORDER[1:], 0)
 _WAITING: Final = "SELECT address FROM recipient WHERE job = ? AND site = ? AND state = 'waiting'"  # by position
 _SET_OUTCOME: Final = """
 UPDATE recipient SET state = ?, code = ?, enhanced = ?, text = ?, host = ?, phase = ?, at = ?
@@ -45,13 +47,20 @@ UPDATE job SET state = ?, attempts = max(attempts, ?), finished_at = ?, deaths =
 
 
 def claim_due(
-    connection: apsw.Connection, site: str, limit: int, now: float, lease: int, again: bool = False, *, last: int = 0
+    connection: apsw.Connection,
+    site: str,
+    limit: int,
+    now: float,
+    lease: int,
+    again: bool = False,
+    *,
+    favours: tuple[int, int] = (0, 0),
 ) -> list[Claim]:
     """Mark up to `limit` messages of `site` that are due as claimed by `lease`; return them with their content.
     Of those at which a daemon has died (`suspects`) one is claimed at a time.
 
-    `last` of them are taken from the lowest priority up, before the others are from the highest down. `again`: an
-    earlier try failed at COMMIT; what came back with the log is ours already.
+    They are taken from the highest priority down, but before that so many from the lowest up, and so many from the
+    middle (`favours`). `again`: an earlier try failed at COMMIT; what came back with the log is ours already.
     """
     if again:
         claims = _claims(connection, _LEASED, (site, lease, limit), lease, _CLAIM_OCTETS)
@@ -60,7 +69,7 @@ def claim_due(
     suspect = whose_turn(connection, site, now)
     claims = []
     room = _CLAIM_OCTETS
-    for most, order in ((last, reversed(_IN_ORDER)), (limit, _IN_ORDER)):
+    for most, order in ((favours[0], _FROM_BELOW), (sum(favours), _FROM_THE_MIDDLE), (limit, _IN_ORDER)):
         for priority in order:
             if len(claims) < most and room > 0:
                 bindings = (site, priority, now, suspect, most - len(claims))

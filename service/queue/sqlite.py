@@ -160,10 +160,11 @@ class SQLiteStore:
         lease = self._ids.mint()
         before = self._asked_for.get(site, 0)
         self._asked_for[site] = before + limit
-        last = (before + limit) // _ONE_IN - before // _ONE_IN
+        first, end = before // _ONE_IN, (before + limit) // _ONE_IN  # favours: in turn to the lowest and to the middle
+        favours = (end + 1) // 2 - (first + 1) // 2, end // 2 - first // 2
 
         def run(connection: apsw.Connection, again: bool) -> list[Claim]:
-            return claim_due(connection, site, limit, self._timekeeper.due_by(), lease, again, last=last)
+            return claim_due(connection, site, limit, self._timekeeper.due_by(), lease, again, favours=favours)
 
         # mostly there are fewer, and time bounds the batch as well
         return self._commit.submit(run, cost=1 + limit // 10)

@@ -191,8 +191,8 @@ class Store(Protocol):
         """Take these jobs, all or none; fire when they are durable."""
 
     def claim(self, site: str, limit: int) -> Deferred[list[Claim]]:
-        """Lease up to `limit` messages of `site` that are due: by priority, those due first; but one in ten goes to
-        those who would otherwise be last, so that none waits for ever."""
+        """Lease up to `limit` messages of `site` that are due: by priority, those due first; but one in ten, over all
+        claims, is bulk or normal in turn, where there is any, so that none waits for ever."""
 
     def backlog(self) -> list[SiteBacklog]:
         """Each site with unclaimed, unheld work, and when its first is due; at a cost by sites, not by messages.

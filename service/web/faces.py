@@ -138,6 +138,7 @@ def _look(
             site=line.site,
             due=waiting.get(line.site, line.due),
             in_flight=line.in_flight,
+            limit=line.limit,
             rest_until=line.rest_until,
             why=line.why,
         )

@@ -21,11 +21,13 @@ MOST_SITES: Final = 50
 
 
 class SiteLine(msgspec.Struct, frozen=True, kw_only=True):
-    """A site as the page shows it. `due` and `rest_until` are by the store's time."""
+    """A site as the page shows it. `due` and `rest_until` are by the store's time, `limit` how many messages may be in
+    flight at once as things are (0: it is not known)."""
 
     site: str
     due: float | None = None
     in_flight: int = 0
+    limit: int = 0
     rest_until: float | None = None
     why: str = ""
 
@@ -149,7 +151,7 @@ def _site(line: SiteLine, now: float) -> str:
     if line.rest_until is not None and line.rest_until > now:
         facts.append(f'<span class="bad">resting for {duration(line.rest_until - now)}</span>')
     if line.in_flight:
-        facts.append(f"{line.in_flight} in flight")
+        facts.append(f"{line.in_flight} in flight" + (f" (at most {line.limit})" if line.limit else ""))
     if line.due is not None:
         facts.append(f"next in {duration(line.due - now)}" if line.due > now else "due now")
     if line.why:

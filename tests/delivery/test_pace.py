@@ -63,22 +63,13 @@ def test_what_is_asked_for_at_most_bounds_what_is_taken() -> None:
     assert bucket.take(5.0) == 0
 
 
-def test_tokens_for_messages_that_were_not_there_go_back() -> None:
-    """A claim that brought less than it asked for costs nobody time."""
-    bucket = TokenBucket(0.5)
-    assert bucket.take(0.0) == 1
-    bucket.give_back(1)
-    assert bucket.when(0.0) == 0.0
-    assert bucket.take(0.0) == 1
-    assert bucket.when(0.0) == pytest.approx(2.0)
-
-
-def test_tokens_that_go_back_are_no_more_than_were_taken() -> None:
-    """Taking and giving back for an hour does not fill the bucket beyond its brim."""
-    bucket = TokenBucket(0.5)
-    for now in range(3600):
-        bucket.give_back(bucket.take(float(now), most=10))
-    assert bucket.take(3600.0, most=10) == 1
+def test_a_look_takes_nothing() -> None:
+    """What will be there is what `take` finds then, however often it is asked for."""
+    bucket = TokenBucket(64.0)
+    assert [bucket.available(5.0, 10), bucket.available(5.0, 10), bucket.available(5.0, 1)] == [3, 3, 1]
+    assert bucket.take(5.0, most=10) == 3
+    assert [bucket.available(5.01, 10), bucket.available(5.02, 10), bucket.available(5.03, 10)] == [0, 1, 2]
+    assert TokenBucket(None).available(0.0, 7) == 7
 
 
 def test_without_a_rate_there_is_no_limit() -> None:
@@ -114,12 +105,11 @@ def test_in_no_time_do_more_go_than_the_rate_allows(
     went: list[tuple[float, int]] = []
     for pause, most, used in calls:
         now += pause / rate
-        taken = bucket.take(now, most)
-        assert taken <= most
+        there = bucket.available(now, most)
+        assert there <= most
         if used:
-            went.append((now, taken))
-        else:
-            bucket.give_back(taken)
+            assert bucket.take(now, most) == there
+            went.append((now, there))
     at_once = max(1.0, 0.05 * rate)
     for number, (first, _) in enumerate(went):
         for end, (last, _) in enumerate(went[number:], number):

@@ -122,3 +122,61 @@ def test_emptying_closes_all_that_is_kept() -> None:
     kept.keep("b", "two", 1, 0.0)
     assert kept.empty() == ["one", "two"]
     assert kept.idle == 0
+
+
+def test_who_has_little_gets_what_who_has_much_must_leave() -> None:
+    """With nine sites at work on 90 of 100 slots a tenth is free: for one that has none, or few, not for the greedy."""
+    slots = pool(total=100)
+    for site in "abcdefghi":
+        for _ in range(10):
+            slots.enter(site)
+    assert [slots.room(site, 50) for site in "abcdefghi"] == [0] * 9
+    assert slots.room("new", 50) == 5
+    for _ in range(5):
+        slots.enter("new")
+    assert (slots.room("new", 50), slots.free) == (0, 5)
+    slots.leave("a")
+    slots.leave("b")
+    assert (slots.room("a", 50), slots.room("b", 50), slots.room("new", 50)) == (0, 0, 1)
+
+
+def test_equal_sites_get_equal_shares_and_leave_a_tenth() -> None:
+    """However many they are."""
+    for number in (1, 2, 5, 30):
+        slots = pool(total=500)
+        sites = [str(site) for site in range(number)]
+        while any(slots.room(site, 1000) for site in sites):
+            for site in sites:
+                if slots.room(site, 1000):
+                    slots.enter(site)
+        taken = [slots.busy_at(site) for site in sites]
+        assert max(taken) - min(taken) <= 1
+        assert 40 <= slots.free <= 70
+
+
+def test_one_slot_in_all_is_anybodys() -> None:
+    """The first conversation is always allowed."""
+    slots = pool(total=1)
+    assert slots.room("a", 20) == 1
+    slots.enter("a")
+    assert (slots.room("a", 20), slots.room("b", 20)) == (0, 0)
+
+
+def test_a_slot_is_kept_only_where_it_would_be_given_again() -> None:
+    """A conversation that could go on at once gives way where others have less."""
+    slots = pool(total=20)
+    for _ in range(18):
+        slots.enter("a")
+    assert slots.keeps("a")
+    slots.enter("b")
+    assert (slots.keeps("a"), slots.keeps("b")) == (False, True)
+    assert not slots.exceeds("a", 18)
+    assert slots.exceeds("a", 17)
+
+
+def test_a_connection_that_is_given_back_twice_is_kept_once() -> None:
+    """A message and the one sent behind it may end with the same read."""
+    slots = pool()
+    assert slots.keep("a", "one", 1, 0.0)
+    assert slots.keep("a", "one", 2, 0.0)
+    assert (slots.take("a"), slots.take("a")) == ("one", None)

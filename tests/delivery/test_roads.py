@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 import pytest
 
 from config.settings import Relay, Route
-from deferred.defer import Deferred, fail, succeed
+from deferred.defer import Deferred, fail
 from service.message.job import Job
 from service.message.outcome import State
-from service.queue.store import Claim, Settled, Settlement, StoreFailed, Submission
+from service.queue.store import Claim, StoreFailed, Submission
 from tests.delivery.room import CONTENT, PORT, SITE, Room, sites
 from tests.fakes.smtp_server import Late
 from tests.fakes.store import MemoryStore
@@ -147,29 +146,6 @@ def test_new_routes_take_effect_at_once(room: Room) -> None:
     assert [message.recipients for message in other.messages] == [("bob@s0.example",)]
 
 
-def moves_what_lands(room: Room, monkeypatch: pytest.MonkeyPatch, to: str) -> None:
-    """Let the store do what it does after new routes: what was in flight moves when it is settled or given back."""
-    settle, unclaim = room.store.settle, room.store.unclaim
-
-    def move() -> None:
-        for delivery in room.store.deliveries.values():
-            delivery.site = to
-
-    def settled(settlements: Sequence[Settlement]) -> Deferred[list[Settled]]:
-        moved = settle(settlements).add_callback(lambda done: [msgspec.structs.replace(done[0], sites=(to,))])
-        move()
-        return moved
-
-    def unclaimed(claims: Sequence[Claim]) -> Deferred[list[str]]:
-        moved = unclaim(claims).add_callback(lambda _: [to])
-        move()
-        return moved
-
-    monkeypatch.setattr(room.store, "settle", settled)
-    monkeypatch.setattr(room.store, "unclaim", unclaimed)
-    monkeypatch.setattr(room.store, "reroute", lambda site_of, fingerprint: succeed(0))
-
-
 @pytest.mark.parametrize("settled", [True, False])
 def test_what_was_in_flight_while_its_route_changed_goes_to_the_new_site(
     room: Room, monkeypatch: pytest.MonkeyPatch, settled: bool
@@ -184,7 +160,6 @@ def test_what_was_in_flight_while_its_route_changed_goes_to_the_new_site(
         room.server.on("data", Late("354 go on", 2.0))
         monkeypatch.setattr(room.store, "read", lambda claim, piece: fail(StoreFailed("disk I/O error")))
     room.deliver("bob@s0.example", content=CONTENT if settled else CONTENT * 5000)
-    moves_what_lands(room, monkeypatch, "s0.test:25")
     room.delivery.configure(new)
     room.advance(2.0)
     monkeypatch.setattr(room.store, "read", MemoryStore.read.__get__(room.store))

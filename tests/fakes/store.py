@@ -1,10 +1,12 @@
-"""The store in dictionaries: no disk, no delay of its own, but healthy or not as a test wants it.
+"""The store in dictionaries: no disk, no delay but `commit_time`, healthy or not as a test wants it.
 
 Its time is the wall clock's, and jumps with it.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_left, insort
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
@@ -38,6 +40,7 @@ class Entry:
     submission: Submission
     accepted_at: float
     outcomes: dict[str, Outcome] = field(default_factory=dict)
+    deliveries: list[Delivery] = field(default_factory=list)
 
     def waits(self, address: str) -> bool:
         return address not in self.outcomes or self.outcomes[address].state is State.WAITING
@@ -66,11 +69,21 @@ class Delivery:
         return bool(self.waiting()) and not self.held
 
 
+_ONE_IN = 10
+_ALL_LEASES = 1 << 63
+
+Ready = tuple[list[tuple[float, int]], ...]
+"""For each priority the messages of a site that may be claimed: when they are due, and their numbers, in order."""
+
+
 class MemoryStore:
-    """A `Store` whose commits succeed while `healthy`, and wait while not; `broken` makes reads fail."""
+    """A `Store` whose commits succeed while `healthy`, and wait while not; `broken` makes reads fail. A commit takes
+    `commit_time` seconds: what it does is done at once, and told when it is over. To go through the queue for new
+    routes takes `reroute_time` seconds."""
 
     def __init__(self, clock: TimeSource, piece: int = 65536) -> None:
         self.healthy = True
+        self.commit_time = self.reroute_time = 0.0
         self.broken = False
         self.piece = piece
         self.jobs: dict[str, Entry] = {}
@@ -81,7 +94,11 @@ class MemoryStore:
         self.marked: list[tuple[str, str]] = []
         self.reports: list[Submission] = []
         self._clock = clock
-        self._lease = 0
+        self._lease = self._numbered = self._rerouted = 0
+        self._site_of: Callable[[str], str] = str
+        self._ready: dict[str, Ready] = {}
+        self._by_claim: dict[tuple[str, str], Delivery] = {}
+        self._asked_for: defaultdict[str, int] = defaultdict(int)
         self._waiting: list[tuple[Callable[[], object], Deferred[object]]] = []
 
     def recover(self) -> None:
@@ -92,11 +109,30 @@ class MemoryStore:
             d.callback(operation())
 
     def _commit(self, operation: Callable[[], object]) -> Deferred:  # type: ignore[type-arg]  # one for all results
-        if self.healthy:
-            return succeed(operation())
         d: Deferred[object] = Deferred()
-        self._waiting.append((operation, d))
+        if not self.healthy:
+            self._waiting.append((operation, d))
+        elif self.commit_time:
+            self._clock.call_later(self.commit_time, d.callback, operation())
+        else:
+            d.callback(operation())
         return d
+
+    def _let_wait(self, delivery: Delivery) -> None:
+        """It may be claimed when it is due."""
+        if delivery.open and not delivery.claimed:
+            insort(self._ready_at(delivery), (delivery.due, delivery.number))
+
+    def _let_not_wait(self, delivery: Delivery) -> None:
+        """It may not, for the time being."""
+        ready, entry = self._ready_at(delivery), (delivery.due, delivery.number)
+        at = bisect_left(ready, entry)
+        if ready[at : at + 1] == [entry]:
+            del ready[at]
+
+    def _ready_at(self, delivery: Delivery) -> list[tuple[float, int]]:
+        priority = PRIORITIES.index(delivery.entry.submission.job.priority)
+        return self._ready.setdefault(delivery.site, tuple([] for _ in PRIORITIES))[priority]
 
     def rests(self) -> list[Rest]:
         return list(self.resting.values())
@@ -121,23 +157,35 @@ class MemoryStore:
             recipients = tuple(
                 address for address, its in zip(submission.job.recipients, submission.sites, strict=True) if its == site
             )
-            number = len(self.deliveries) + 1
+            self._numbered += 1
             due = max(now, submission.job.not_before or now)
-            self.deliveries[number] = Delivery(number, entry, site, recipients, due)
+            delivery = Delivery(self._numbered, entry, site, recipients, due)
+            self.deliveries[delivery.number] = self._by_claim[entry.id, site] = delivery
+            entry.deliveries.append(delivery)
+            self._let_wait(delivery)
         return Accepted(entry.id, submission.name)
 
     def claim(self, site: str, limit: int) -> Deferred[list[Claim]]:
         return self._commit(lambda: self._claim(site, limit))
 
     def _claim(self, site: str, limit: int) -> list[Claim]:
-        now = self.now()
-        due = [d for d in self.deliveries.values() if d.site == site and d.open and not d.claimed and d.due <= now]
-        by_priority = [(PRIORITIES.index(d.entry.submission.job.priority), d.due, d.number, d) for d in due]
-        chosen = [delivery for *_, delivery in sorted(by_priority)[:limit]]
+        before = self._asked_for[site]
+        self._asked_for[site] += limit
+        favours = range(before // _ONE_IN, (before + limit) // _ONE_IN)
         self._lease += 1  # shared by all that are claimed together, as the real stores do it
-        for delivery in chosen:
-            delivery.claimed = True
-        return [self._claim_of(delivery) for delivery in chosen]
+        by_priority = tuple(range(len(PRIORITIES)))
+        orders = [(2, 1, 0) if number % 2 == 0 else (1, 2, 0) for number in favours]
+        orders += [by_priority] * (limit - len(orders))
+        return [claim for order in orders for claim in self._claim_one(site, order)]
+
+    def _claim_one(self, site: str, order: tuple[int, ...]) -> list[Claim]:
+        for priority in order:
+            ready = self._ready[site][priority] if site in self._ready else []
+            if ready and ready[0][0] <= self.now():
+                delivery = self.deliveries[ready.pop(0)[1]]
+                delivery.claimed = True
+                return [self._claim_of(delivery)]
+        return []
 
     def _claim_of(self, delivery: Delivery) -> Claim:
         job = delivery.entry.submission.job
@@ -165,13 +213,10 @@ class MemoryStore:
         )
 
     def backlog(self) -> list[SiteBacklog]:
-        sites = dict.fromkeys(delivery.site for delivery in self.deliveries.values())
-        return [SiteBacklog(site, due) for site in sites if (due := self.next_due(site)) is not None]
+        return [SiteBacklog(site, due) for site in self._ready if (due := self.next_due(site)) is not None]
 
     def next_due(self, site: str) -> float | None:
-        return min(
-            (d.due for d in self.deliveries.values() if d.site == site and d.open and not d.claimed), default=None
-        )
+        return min((ready[0][0] for ready in self._ready.get(site, ()) if ready), default=None)
 
     def read(self, claim: Claim, piece: int) -> Deferred[bytes]:
         if self.broken:
@@ -187,49 +232,73 @@ class MemoryStore:
 
     def _settle(self, settlement: Settlement) -> Settled:
         self.settled.append(settlement)
-        delivery = self._claimed(settlement.claim)
-        if delivery is None:
+        claim = settlement.claim
+        delivery = self._by_claim.get((claim.id, claim.site))
+        if delivery is None:  # removed meanwhile
             return Settled(None)
         assert delivery.claimed, "settled without a claim"
         delivery.claimed = False
         delivery.attempts = settlement.attempts
         delivery.doubts += settlement.doubt
-        delivery.held = settlement.hold
+        delivery.held = delivery.held or settlement.hold
         delivery.warned = delivery.warned or settlement.warned
         for outcome in settlement.outcomes:
             delivery.entry.outcomes[outcome.address] = outcome
         if settlement.due is not None:
             delivery.due = settlement.due
         assert settlement.due is not None or not delivery.waiting(), "somebody waits, and is never due"
+        self._land(delivery, claim)
         self.reports += settlement.reports
         reports = tuple([self._accept(report).id for report in settlement.reports])
         view = self.show(delivery.entry.id)
         sites = (delivery.site,) if delivery.waiting() else ()
         return Settled(view.state if view else None, reports, sites)
 
-    def _claimed(self, claim: Claim) -> Delivery | None:
-        """The claim's delivery; None where the job has been removed."""
-        found = (d for d in self.deliveries.values() if (d.entry.id, d.site) == (claim.id, claim.site))
-        return next(found, None)
+    def _land(self, delivery: Delivery, claim: Claim) -> None:
+        """A claim has ended: what is left waits, at another site where it was made by former routes."""
+        if claim.lease <= self._rerouted and delivery.waiting():
+            self._move(delivery)
+        self._let_wait(delivery)
+
+    def _move(self, delivery: Delivery) -> bool:
+        new = self._site_of(delivery.recipients[0])
+        if new == delivery.site:
+            return False
+        del self._by_claim[delivery.entry.id, delivery.site]
+        delivery.site = new
+        self._by_claim[delivery.entry.id, new] = delivery
+        return True
 
     def unclaim(self, claims: Sequence[Claim]) -> "Deferred[list[str]]":  # noqa: UP037  # our own `list` hides it
-        return self._commit(lambda: sorted({self._unclaim(claim) for claim in claims}))
+        return self._commit(lambda: sorted({site for claim in claims for site in self._unclaim(claim)}))
 
-    def _unclaim(self, claim: Claim) -> str:
+    def _unclaim(self, claim: Claim) -> Sequence[str]:
         self.unclaimed.append(claim)
-        delivery = self._claimed(claim)
+        delivery = self._by_claim.get((claim.id, claim.site))
         if delivery is None:
-            return claim.site
+            return ()
         delivery.claimed = False
-        return delivery.site
+        self._land(delivery, claim)
+        return (delivery.site,)
 
     def reroute(self, site_of: Callable[[str], str], fingerprint: str) -> Deferred[int]:
-        moved = 0
-        for delivery in self.deliveries.values():
-            site = site_of(delivery.recipients[0])
-            moved += site != delivery.site
-            delivery.site = site
-        return succeed(moved)
+        """What is in flight, or claimed before it is over, moves when it lands."""
+        self._site_of, self._rerouted = site_of, _ALL_LEASES
+        if not self.reroute_time:
+            return succeed(self._reroute())
+        d: Deferred[int] = Deferred()
+        self._clock.call_later(self.reroute_time, lambda: d.callback(self._reroute()))
+        return d
+
+    def _reroute(self) -> int:
+        waiting = [delivery for delivery in self.deliveries.values() if not delivery.claimed and delivery.waiting()]
+        for delivery in waiting:
+            self._let_not_wait(delivery)
+        moved = sum(map(self._move, waiting))
+        for delivery in waiting:
+            self._let_wait(delivery)
+        self._rerouted = self._lease
+        return moved
 
     def change(self, change: Change, ids: Iterable[str] | None, site: str | None) -> Deferred[int]:
         wanted = set(self.jobs) if ids is None else set(ids)
@@ -241,10 +310,14 @@ class MemoryStore:
             if delivery.entry.id in wanted and site in (None, delivery.site) and delivery.waiting()
         ]
         for delivery in changed:
+            self._let_not_wait(delivery)
             delivery.held = change == "hold"
             delivery.due = self.now() if change == "retry" else delivery.due
             if change == "remove":
                 del self.deliveries[delivery.number]
+                del self._by_claim[delivery.entry.id, delivery.site]
+            else:
+                self._let_wait(delivery)
         return succeed(len({delivery.entry.id for delivery in changed}))
 
     def show(self, id: str) -> JobView | None:
@@ -262,7 +335,7 @@ class MemoryStore:
             id=id,
             name=entry.submission.name,
             state=ends.get(frozenset(states), "queued"),
-            attempts=max(d.attempts for d in self.deliveries.values() if d.entry is entry),
+            attempts=max(delivery.attempts for delivery in entry.deliveries),
             next_attempt=None,
             recipients=tuple(self._recipient(entry, address) for address in job.recipients),
             accepted_at=str(entry.accepted_at),

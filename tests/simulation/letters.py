@@ -42,6 +42,8 @@ def write_job(random: Random, directory: Path, mail: Mail, expires: float | None
             job["key"] = mail.key
         if random.random() < 0.2:
             job["in_doubt"] = mail.in_doubt = "hold"
+        if random.random() < 0.5:
+            job["priority"] = random.choice(("high", "bulk"))
         text = json.dumps(job)  # which is YAML, too
     name = f"{mail.token}.{ending}"
     temporary = directory / "new" / f"{name}.tmp"

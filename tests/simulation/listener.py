@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from config.settings import Settings
+from config.settings import Retry, Settings
 from deferred.testing import World
 from deferred.testing.network import SimulatedStream
+from service.delivery.routes import Router
 from tests.simulation.books import Books
 from tests.simulation.servers import MailServer
-from tests.simulation.settings import Plan
+from tests.simulation.settings import Plan, ceiling
 
 _STILL_HELD = 3600.0
 """Seconds for which a slot may be held that was given under an older limit: an attempt goes from host to host."""
@@ -30,15 +31,23 @@ class Listener:
         self._random = world.draw("listener")
         self._resting: dict[str, float] = {}
         self._limits: list[tuple[float, Settings]] = []
+        self._router = Router(())
+        self._given: dict[str, float] = {}
         self._began: dict[tuple[str, str], float] = {}
         self._dues: dict[tuple[str, str], float] = {}
         self._rerouted = 0.0
         self._least_age = float("inf")
 
     def begin(self) -> None:
-        """A new process remembers no rest."""
+        """A new process knows nothing, and has all tokens anew."""
         self._resting.clear()
         self._limits.clear()
+        self._given.clear()
+
+    def resume(self, left: Mapping[str, float], retry: Retry) -> None:
+        """It has read how many seconds are left of its predecessor's rests: those that can be so long are kept."""
+        longest, now = retry.site_rest.longest * (1 + retry.jitter), self.world.time()
+        self._resting = {site: now + seconds for site, seconds in left.items() if seconds <= longest}
 
     def orders_given(self) -> None:
         """An order may end a site's rest, and make anything due."""
@@ -50,6 +59,7 @@ class Listener:
         may be due at another."""
         now = self.world.time()
         self._limits = [one for one in self._limits if one[0] > now] + [(float("inf"), settings)]
+        self._router = Router(settings.routes)
         self._dues.clear()
         self._rerouted = now + _STILL_HELD
         self._least_age = min(self._least_age, settings.retry.max_age)
@@ -88,6 +98,8 @@ class Listener:
             case "attempt_started":
                 self._note_lateness(facts)
                 self._check_due(facts)
+                self._check_rate(facts["site"])
+                self._check_route(facts)
                 until = self._resting.get(facts["site"], 0.0)
                 if now < until - 0.001:
                     books.violated(now, f"{facts['site']} was tried {until - now:.1f} s before the end of its rest")
@@ -98,6 +110,22 @@ class Listener:
         mail = self.books.mail.get(self.books.tokens.get(facts["id"], "?"))
         if mail is not None and mail.not_before is not None and facts["attempt"] == 1:
             self.books.lateness.append(self.books.lives[-1].machine.wall_time() - mail.not_before)
+
+    def _check_rate(self, site: str) -> None:
+        """No message is begun before its time, whatever became of the one before; a rate that is new may be met by one
+        that comes early by what is kept for late timers."""
+        now, before = self.world.time(), self._given.get(site, float("-inf"))
+        self._given[site] = now
+        own, limits = self._router.sites()[site].rate, self._limits[-1][1].limits
+        rate = limits.rate_per_site if own is None else own
+        if rate is not None and now - before < 1 / rate - 0.051:
+            self.books.violated(now, f"{site} was given a message {now - before:.3f} s after another, at {rate}/s")
+
+    def _check_route(self, facts: dict[str, Any]) -> None:
+        """A message begins where it is to go now, wherever it was to go when it was accepted, or claimed."""
+        astray = {address for address in facts["recipients"] if self._router.site_of(address) != facts["site"]}
+        if astray:
+            self.books.violated(self.world.time(), f"{astray} went to {facts['site']}, by routes that are no more")
 
     # time
 
@@ -153,6 +181,6 @@ class Listener:
             self.books.violated(now, f"{len(hosts)} connections, where {most} are allowed")
         site = self.plan.site_of(client.get_extra_info("peername")[0])
         here = sum(self.plan.site_of(host) == site for host in hosts)
-        most = max(settings.limits.connections_per_site for _, settings in self._limits)
+        most = max(ceiling(settings, self.plan.sites[site]) for _, settings in self._limits)
         if here > most:
             self.books.violated(now, f"{here} connections to site {site}, where {most} are allowed")

@@ -151,6 +151,11 @@ class Process:
             self.books.violated(self.world.time(), f"it does not start: {failures[0].get_traceback()}")
         return not failures
 
+    def noted_rests(self) -> dict[str, float]:
+        """How many seconds are left, by what the store knows, of each site's rest."""
+        store = self.daemon._store
+        return {rest.site: rest.ends - store.now() for rest in store.rests()}
+
     def _load(self) -> Settings:
         if self.next_settings is None:
             raise ConfigError("a mistake in the configuration")

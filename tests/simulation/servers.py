@@ -20,19 +20,25 @@ PATIENCE = 600.0
 MISHAPS: dict[str, tuple[str, ...]] = {
     "greeting": ("421", "4xx", "5xx", "silent", "close", "reset", "garbage", "late", "drip"),
     "ehlo": ("421", "4xx", "5xx", "silent", "close", "reset", "garbage", "late"),
-    "mail": ("421", "4xx", "5xx", "silent", "close", "reset", "garbage", "late"),
-    "rcpt": ("421", "4xx", "4xx", "4xx", "5xx", "5xx", "close", "late"),
+    "mail": ("421", "slow", "slow", "4xx", "5xx", "silent", "close", "reset", "garbage", "late"),
+    "rcpt": ("421", "slow", "4xx", "4xx", "4xx", "5xx", "5xx", "close", "late"),
     "data": ("421", "4xx", "5xx", "silent", "close", "reset", "late"),
     "body": ("close", "reset", "deaf"),
     "bdat": ("unknown",),
     "chunk": ("421", "4xx", "5xx", "silent", "close", "reset", "late"),
     "confirm": (
-        *("421", "4xx", "4xx", "5xx", "silent", "close", "reset"),
+        *("421", "slow", "4xx", "4xx", "5xx", "silent", "close", "reset"),
         *("taken, silent", "taken, close", "taken, reset", "taken, garbage", "taken, late", "taken, drip"),
     ),
     "quit": ("silent", "reset"),
 }
-_ENHANCED = {"4xx": "450 4.2.0 not now", "5xx": "550 5.7.1 no", "421": "421 4.3.2 going down", "garbage": "what?"}
+_ENHANCED = {
+    "4xx": "450 4.2.0 not now",
+    "5xx": "550 5.7.1 no",
+    "421": "421 4.3.2 going down",
+    "slow": "450 4.7.0 too many messages from you, slow down",
+    "garbage": "what?",
+}
 _IDLE = 3.0
 """Seconds of silence after which a client shall wait for a sign of life before it sends content, the way included."""
 _TOKEN = re.compile(rb"X-Token: (\w+)")
@@ -159,7 +165,7 @@ class _Conversation(BaseProtocol):
 
     def go_wrong(self, kind: str, usual: str) -> bool:
         match kind:
-            case "4xx" | "5xx":
+            case "4xx" | "5xx" | "slow":
                 self.say(_ENHANCED[kind])
             case "421":
                 self.say(_ENHANCED[kind])

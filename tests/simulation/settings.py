@@ -45,17 +45,27 @@ def draw_plan(random: Random) -> Plan:
     return Plan(tuple(sites), tuple(f"domain{number}.test" for number in range(5)), names)
 
 
-def draw_settings(random: Random, plan: Plan, directory: Path) -> Settings:
-    """A configuration for these sites, whose routes and limits are drawn."""
+def ceiling(settings: Settings, relays: tuple[str, ...]) -> int:
+    """How many connections a site may have at once."""
+    own = [route.connections for route in settings.routes if tuple(relay.host for relay in route.relay) == relays]
+    return max((settings.limits.connections_per_site if each is None else each for each in own), default=0)
+
+
+def draw_settings(random: Random, plan: Plan, directory: Path, *, rates: bool = True) -> Settings:
+    """A configuration for these sites, whose routes and limits are drawn. `rates`: whether it may say how fast."""
+    paces = [random.choice((None, None, None, 0.05, 1.0)) if rates else None for _ in plan.sites]
+    ceilings = [random.choice((None, None, 1, 7)) for _ in plan.sites]
 
     def relays(site: int) -> tuple[Relay, ...]:
         return tuple(Relay("smtp", relay, 25) for relay in plan.sites[site])
 
+    def route(domain: str, site: int) -> Route:
+        return Route(domains=(domain,), relay=relays(site), tls=tls, connections=ceilings[site], rate=paces[site])
+
     tls = random.choice(("none", "opportunistic"))  # one for all, so that the same relays are one site
-    routes = [Route(domains=(HOME,), relay=relays(0), tls=tls)]
     others = range(1, len(plan.sites))
-    routes += [Route(domains=(domain,), relay=relays(random.choice(others)), tls=tls) for domain in plan.domains[:-1]]
-    routes.append(Route(domains=("*",), relay=relays(len(plan.sites) - 1), tls=tls))
+    routes = [route(HOME, 0), *(route(domain, random.choice(others)) for domain in plan.domains[:-1])]
+    routes.append(route("*", len(plan.sites) - 1))
     return Settings(
         queue=Queue(directory=str(directory)),
         hostname="deferd.test",
@@ -69,6 +79,7 @@ def draw_settings(random: Random, plan: Plan, directory: Path) -> Settings:
         limits=Limits(
             connections=random.choice((2, 3, 5, 20)),
             connections_per_site=random.choice((1, 2, 3)),
+            rate_per_site=random.choice((None, None, 0.2)) if rates else None,
             messages_per_connection=random.choice((1, 2, 5, 100)),
         ),
         timeouts=Timeouts(idle=random.choice((0.0, 10.0, 60.0))),

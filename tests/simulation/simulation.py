@@ -26,8 +26,9 @@ HOUR = 3600.0
 
 @dataclass(frozen=True)
 class Measure:
-    """How much happens, in events a day; a burst is a dozen jobs at once. `mishaps`: whether servers make mistakes;
-    `deaths`: how often the daemon dies just before or after a COMMIT or a final dot (None: drawn)."""
+    """How much happens, in events a day; a burst is a dozen jobs at once. `rates`: whether sites may be given so much
+    in a time; `mishaps`: whether servers make mistakes; `deaths`: how often the daemon dies just before or after a
+    COMMIT or a final dot (None: drawn)."""
 
     days: float = 5.0
     jobs: float = 5.0
@@ -39,12 +40,24 @@ class Measure:
     orders: float = 0.8
     jumps: float = 0.4
     bursts: float = 0.4
+    rates: bool = True
     mishaps: bool = True
     deaths: float | None = None
 
 
 QUIET = Measure(
-    days=1.0, jobs=20.0, crashes=0, stops=0, reloads=0, troubles=0, disks=0, orders=0, jumps=0, bursts=0, mishaps=False
+    days=1.0,
+    jobs=20.0,
+    crashes=0,
+    stops=0,
+    reloads=0,
+    troubles=0,
+    disks=0,
+    orders=0,
+    jumps=0,
+    bursts=0,
+    rates=False,
+    mishaps=False,
 )
 
 
@@ -61,7 +74,7 @@ class Simulation:
         shutil.rmtree(directory, ignore_errors=True)
         (directory / "new").mkdir(parents=True)
         self.plan = draw_plan(self.random)
-        self.settings = draw_settings(self.random, self.plan, directory)
+        self.settings = draw_settings(self.random, self.plan, directory, rates=measure.rates)
         self.world.network.names.update(self.plan.names)
         self.host = Host(self.world)
         self.clock_draw = self.world.draw("clock")
@@ -154,7 +167,8 @@ class Simulation:
             self.listener.begin()
             self.process = Process(self.world, self.books, self.settings, self.disk, self.host, self.listener)
             self.listener.limits_changed(self.settings)
-            self.process.start()
+            if self.process.start():
+                self.listener.resume(self.process.noted_rests(), self.settings.retry)
 
     def crash(self) -> None:
         """Kill it; it is started again after a while."""
@@ -199,7 +213,7 @@ class Simulation:
             self.process.next_settings = None
         else:
             self.note("reload")
-            self.settings = draw_settings(self.random, self.plan, self.directory)
+            self.settings = draw_settings(self.random, self.plan, self.directory, rates=self.measure.rates)
             self.process.next_settings = self.settings
             self.listener.limits_changed(self.settings)
             self.listener.orders_given()  # a site that is met in another way from now on is tried at once

@@ -18,10 +18,12 @@ from service.delivery.connector import Connector
 from service.delivery.content import StoredContent
 from service.delivery.delivery import Delivery
 from service.delivery.lookout import Lookout
+from service.delivery.pace import Concurrency, TokenBucket
 from service.delivery.pool import Pool
 from service.delivery.reports import Reports
 from service.delivery.scheduler import Scheduler
 from service.delivery.sites import SiteState
+from service.delivery.turns import Turns
 from service.message.outcome import Phase
 from service.queue import accepting, aftermath, settling, sqlite, timekeeping
 from service.queue.calendar import Calendar
@@ -105,7 +107,7 @@ def wear_no_connection_out(patch: pytest.MonkeyPatch) -> None:
 def disturb_a_rest(patch: pytest.MonkeyPatch) -> None:
     """A site that rests is given work."""
     patch.setattr(SiteState, "takes_work", property(lambda self: True))
-    patch.setattr(Scheduler, "_welcome", lambda self, claims, state: claims)
+    patch.setattr(Turns, "_sorted", lambda self, claims, *_: (claims, []))
 
 
 def take_a_file_again(patch: pytest.MonkeyPatch) -> None:
@@ -209,7 +211,26 @@ def send_content_to_whoever_was_there(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Connection, "_holds_back", lambda self: False)
 
 
+def take_no_token(patch: pytest.MonkeyPatch) -> None:
+    """A site's rate is looked at, and nobody counts."""
+    patch.setattr(TokenBucket, "take", lambda self, now, most=1: most)
+
+
+def ignore_the_ceiling(patch: pytest.MonkeyPatch) -> None:
+    """A site that copes gets more and more."""
+    patch.setattr(Concurrency, "configure", lambda self, ceiling: None)
+    patch.setattr(Concurrency, "limit", property(lambda self: self._limit + 3))
+
+
+def forget_rests_at_the_end(patch: pytest.MonkeyPatch) -> None:
+    """A restart tries everybody afresh."""
+    patch.setattr(Scheduler, "resume", lambda self, known: None)
+
+
 MUTANTS = [
+    (take_no_token, "s after another, at"),
+    (ignore_the_ceiling, "are allowed"),
+    (forget_rests_at_the_end, "before the end of its rest"),
     (settle_after_telling, "was told to be"),
     (forget_a_recipient, "is waiting"),
     (drop_a_timer, "the queue does not get empty"),

@@ -81,10 +81,12 @@ def test_sites_tell_their_rest_and_their_backlog() -> None:
     text = read(
         sites=[
             SiteLine(site="relay-a", due=NOW - 5, in_flight=4),
+            SiteLine(site="relay-c", due=NOW - 5, in_flight=4, limit=10),
             SiteLine(site="relay-b", due=NOW + 300, rest_until=NOW + 125, why="connect: refused"),
         ]
     ).text
     assert "relay-a 4 in flight, due now" in text
+    assert "relay-c 4 in flight (at most 10), due now" in text
     assert "relay-b resting for 2 min" in text
     assert "next in 5 min" in text
     assert "connect: refused" in text

@@ -1,0 +1,176 @@
+"""A site's rate is kept message by message: however many connections there are, and whatever happens in between."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import msgspec
+import pytest
+
+from service.message.outcome import State
+from tests.delivery.room import PORT, Room, many, sites
+from tests.fakes.smtp_server import Then
+
+
+def begun(room: Room) -> list[float]:
+    """When attempts began, in seconds since the room was made."""
+    return room.when("attempt_started")
+
+
+def rated(room: Room, rate: float | None, **limits: int) -> Room:
+    return room.configured(limits={"rate_per_site": rate, **limits})
+
+
+def gaps(times: list[float]) -> list[float]:
+    return [later - earlier for earlier, later in pairwise(times)]
+
+
+@pytest.mark.parametrize("commit_time", [0.0, 0.05])
+def test_thirty_a_minute_leave_one_by_one(room: Room, commit_time: float) -> None:
+    """One every two seconds, each at its time, though the disk needs its own; no thirty in a row and then none."""
+    rated(room, 0.5)
+    room.store.commit_time = commit_time
+    many(room, 40)
+    room.advance(59.5)
+    assert gaps(begun(room)) == pytest.approx([2.0] * 29, abs=0.001)
+    assert len(room.server.messages) == 30
+
+
+def test_slow_conversations_do_not_slow_the_rate(room: Room) -> None:
+    """Each takes some seconds, so that several are under way at a time, and the rate is one for all of them."""
+    rated(room, 1.0)
+    room.server.latency = 1.0
+    many(room, 100)
+    room.advance(60.0)
+    assert gaps(begun(room)) == pytest.approx([1.0] * 60, abs=0.001)
+    assert room.server.most_open >= 3
+
+
+@pytest.mark.parametrize("rate", [10.0, 100.0])
+def test_a_high_rate_is_reached_and_kept(room: Room, rate: float) -> None:
+    """In no second more than it allows, and those of 50 ms; over a while, what it allows."""
+    rated(room, rate)
+    room.store.commit_time = 0.005
+    room.server.latency = 0.01
+    many(room, 1000)
+    room.advance(8.0)
+    times = begun(room)
+    assert len(times) == pytest.approx(8 * rate, rel=0.05)
+    burst = max(1.0, 0.05 * rate)
+    for second in range(80):
+        within = [at for at in times if second / 10 <= at < second / 10 + 1]
+        assert len(within) <= rate + burst
+
+
+def test_nothing_is_saved_up(room: Room) -> None:
+    """After an hour without mail, no more than ever."""
+    rated(room, 0.5)
+    many(room, 1)
+    room.advance(3600.0)
+    many(room, 5)
+    room.advance(20.0)
+    assert gaps(begun(room))[1:] == pytest.approx([2.0] * 4, abs=0.001)
+
+
+def test_a_site_that_is_back_has_no_arrears(room: Room) -> None:
+    """An outage of an hour, and then one every two seconds; tries count as messages."""
+    rated(room, 0.5)
+    room.server.close()
+    many(room, 100)
+    room.advance(3600.0)
+    assert min(gaps(begun(room))) > 1.999
+    before = len(begun(room))
+    room.server.listen("192.0.2.1", PORT)
+    room.advance(360.0)
+    assert min(gaps(begun(room))) > 1.999
+    assert len(begun(room)) - before > 50
+
+
+@pytest.mark.parametrize(("old", "new"), [(1 / 3600, 1.0), (1.0, 0.1), (1.0, None), (None, 1.0)])
+def test_a_new_rate_counts_at_once(room: Room, old: float | None, new: float | None) -> None:
+    """After a reload nobody waits for the time of the old one, and nobody gets a second first message."""
+    rated(room, old, connections_per_site=1)
+    room.server.latency = 0.1
+    many(room, 200)
+    room.advance(5.5)
+    before = len(begun(room))
+    limits = msgspec.structs.replace(room.settings.limits, rate_per_site=new)
+    room.delivery.configure(msgspec.structs.replace(room.settings, limits=limits))
+    at = room.now
+    room.advance(20.0)
+    after = [time for time in begun(room) if time > at]
+    if new is None:
+        assert len(after) > 40
+    else:
+        assert len(after) == pytest.approx(20 * new, abs=1)
+        assert gaps(after) == pytest.approx([1 / new] * (len(after) - 1), abs=0.001)
+        assert after[0] - begun(room)[before - 1] == pytest.approx(1 / new, abs=0.4) or old in (None, 1 / 3600)
+
+
+def test_a_routes_own_rate_counts(room: Room) -> None:
+    """Another route's site goes as fast as it can."""
+    slow, quick = sites(room, 2)
+    first, second = room.settings.routes
+    room.configured(routes=(msgspec.structs.replace(first, rate=1.0), second))
+    many(room, 30, "s0.example")
+    many(room, 30, "s1.example")
+    room.advance(9.5)
+    assert (len(slow.messages), len(quick.messages)) == (10, 30)
+
+
+def test_nothing_lies_claimed_until_its_time_has_come(room: Room) -> None:
+    """At one message an hour: what is urgent overtakes it, an order reaches it, and a death finds nothing in flight."""
+    rated(room, 1 / 3600)
+    room.store.commit_time = 0.005
+    many(room, 10)
+    room.advance(1800.0)
+    assert sum(delivery.claimed for delivery in room.store.deliveries.values()) == 0
+    room.accept("urgent@b.example", priority="high")
+    room.advance(1801.0)
+    assert [message.recipients[0] for message in room.server.messages] == ["user0@b.example", "urgent@b.example"]
+
+
+def test_a_claim_that_brings_nothing_costs_nobody_time(room: Room) -> None:
+    """The messages were held, and the round finds nothing: the next that comes goes at once."""
+    rated(room, 1 / 60)
+    many(room, 3)
+    room.store.change("hold", None, None)
+    room.delivery.wake()
+    room.advance(600.0)
+    before = len(begun(room))
+    room.accept("bob@b.example")
+    room.advance(0.1)
+    assert (before <= 1, len(begun(room)) - before) == (True, 1)
+
+
+def test_tries_that_fail_count(room: Room) -> None:
+    """What a server refuses has reached it."""
+    rated(room, 1.0)
+    room.server.always("rcpt", "450 4.2.0 later")
+    many(room, 20)
+    room.advance(9.5)
+    assert gaps(begun(room)) == pytest.approx([1.0] * 9, abs=0.001)
+
+
+def test_what_is_sent_ahead_takes_its_token(room: Room) -> None:
+    """On a busy connection the next message goes with the end of the one before: not before its time."""
+    rated(room, 200.0, connections_per_site=1)
+    room.server.latency = 0.01
+    many(room, 300)
+    room.advance(1.0)
+    room.server.latency = 0.0
+    room.advance(0.5)
+    for start in range(0, 1400, 100):
+        assert sum(start / 1000 <= at < start / 1000 + 0.1 for at in begun(room)) <= 31
+
+
+def test_a_rate_and_a_rest_go_together(room: Room) -> None:
+    """The probe waits for its token, and takes it."""
+    rated(room, 0.1)
+    room.server.on("connect", Then("421 4.3.2 not now"))
+    many(room, 3)
+    room.advance(35.0)
+    assert begun(room) == pytest.approx([0.0, 10.0, 20.0, 30.0], abs=0.001)
+    assert all(room.outcome(f"user{n}@b.example", f"j{n + 1}").state is State.DELIVERED for n in range(3))
+    room.advance(60.0)
+    assert len(begun(room)) == 4
