@@ -250,7 +250,7 @@ class Connector:
     def ahead(self, connection: Connection) -> None:
         """A connection takes the next envelope ahead: if it is to have another message at all."""
         worn = connection.messages >= self._settings.limits.messages_per_connection
-        if not self.closing and not worn and connection.generation == self.generation:
+        if not worn and connection.generation == self.generation:
             self._more(connection)
 
     def lost(self, connection: Connection) -> None:

@@ -98,7 +98,7 @@ class Conversation(BaseProtocol):
         """Take leave and close: once the server has answered, or (`wait` False) at once."""
         self._session.quit()
         goodbye = self._session.data_to_send()
-        if self._transport is None or self.lost or self._leaving:
+        if self._transport is None or self.lost:
             return
         self._transport.write(goodbye)
         self._leaving = bool(goodbye) and wait

@@ -329,6 +329,10 @@ def test_quit_waits_for_the_commits_of_both(room: Room) -> None:
     room.store.healthy = False
     room.advance(1.0)
     assert (len(room.server.messages), "QUIT" in room.server.commands) == (3, False)
+    commit, done = room.store._waiting.pop(0)
+    done.callback(commit())
+    room.advance(0.1)
+    assert ([facts["id"] for facts in room.told("delivered")], "QUIT" in room.server.commands) == (["j1", "j2"], False)
     room.store.recover()
     room.advance(1.0)
     assert (room.server.commands.count("QUIT"), room.server.ends) == (1, [None])
@@ -348,6 +352,18 @@ def test_a_reload_between_gives_the_one_behind_back(room: Room) -> None:
     assert len(room.server.messages) == 2
     room.advance(30.0)
     assert (len(room.server.messages), room.outcome(BEHIND, "j3").phase) == (2, Phase.TLS)
+
+
+def test_what_the_one_behind_was_answered_before_it_is_given_back_stands(room: Room) -> None:
+    """In one read with the front's answer, after a reload: it has failed, and is not tried again in the new way."""
+    front_fails(room, Late("250 2.0.0 taken", 0.1))
+    third(room, "mail", "550 5.7.1 no")
+    line_up(room, seconds=0.05)
+    assert went_ahead(room)
+    room.delivery.configure(room.settings)
+    room.advance(0.5)
+    assert (states(room), room.store.unclaimed) == ([State.DELIVERED, State.FAILED], [])
+    nothing_is_left(room)
 
 
 @pytest.mark.parametrize("late", [0.1, 3.0], ids=["within the grace", "after it"])

@@ -123,6 +123,19 @@ def test_one_that_has_been_idle_and_is_silent_is_waited_for_as_for_a_command(roo
     assert (room.told("in_doubt"), room.told("site_resting")) == ([], [])
 
 
+def test_a_large_envelope_that_has_been_taken_is_no_sign_of_life(room: Room) -> None:
+    """The system has taken it, or the way has; whether the server has, only an answer tells."""
+    room.deliver()
+    room.reactor.connections[0]._outbox.window = 1000
+    room.advance(1.0)
+    room.server.on("mail", SILENT)
+    room.deliver(*(f"user{number}@b.example" for number in range(100)), seconds=0.1)
+    room.server.reset_all()
+    room.advance(0.5)
+    assert room.outcome("user7@b.example", "j2").state is State.DELIVERED
+    assert (room.told("in_doubt"), room.told("site_resting")) == ([], [])
+
+
 def test_one_that_has_been_idle_and_is_silent_holds_up_no_drain(room: Room) -> None:
     """It has got nothing of the content: it is left in good order after the grace, and nobody is blamed."""
     room.deliver()

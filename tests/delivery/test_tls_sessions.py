@@ -10,6 +10,8 @@ import pytest
 import trustme
 
 from config.settings import Relay, Route, Tls
+from deferred.testing import MemoryReactor
+from service.delivery.encryption import Sessions
 from service.message.outcome import Phase, State
 from tests.delivery.room import HOST, PORT, Room
 from tests.fakes.smtp_server import SMTPServer
@@ -114,6 +116,19 @@ def test_the_certificate_is_seen_again_after_an_hour(room: Room) -> None:
     for _ in range(6):
         room.deliver(seconds=900.0)
     assert room.server.resumed == [False, True, True, True, False, True]
+
+
+def test_sessions_are_found_by_host_and_context_until_they_are_forgotten(reactor: MemoryReactor) -> None:
+    """None of these guards has to rely on the others."""
+    sessions, key, session = Sessions(reactor), ("site", "mx.test:25"), Any
+    context, other = (ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT) for _ in range(2))
+    sessions.keep(key, session, context)
+    assert sessions.find(key, context) is session
+    assert sessions.find(key, other) is None
+    assert sessions.find(("site", "other.test:25"), context) is None
+    assert sessions.find(("other", "mx.test:25"), context) is None
+    sessions.forget()
+    assert sessions.find(key, context) is None
 
 
 def test_an_impostor_cannot_resume(room: Room) -> None:
