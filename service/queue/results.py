@@ -8,7 +8,7 @@ A job that has not ended is shown at the earliest a second after the change: one
 
 To make a file may take the system fifty microseconds or several milliseconds, and a sick disk for ever: a thread does
 it, a batch at a time, so that no delivery waits. The store is looked at, and told, on the reactor's thread. In a burst,
-when jobs end by the thousand a second, even that is left for two seconds: mail goes first.
+when jobs end by the hundreds a second, even that is left for ten seconds: mail goes first.
 """
 
 from __future__ import annotations
@@ -39,8 +39,9 @@ _BATCH: Final = 100
 _LOOKED_UP: Final = 10  # jobs at a time: each may have a thousand recipients
 _ASKED: Final = 500  # names that the store is asked about in one turn
 _SLICE: Final = 0.004  # seconds of work in one turn
-_BURST: Final = 1000.0  # jobs that end in a second
-_GIVES_WAY: Final = 2.0  # seconds of a burst in which nothing is written
+_BURST: Final = 500.0  # jobs that end in a second
+_COUNTED: Final = 0.25  # seconds over which they are counted
+_GIVES_WAY: Final = 10.0  # seconds of a burst in which nothing is written
 _PAUSES: Final = (1.0, 5.0, 15.0, 60.0)
 _encode: Final = msgspec.json.Encoder().encode
 
@@ -132,7 +133,7 @@ class ResultWriter:
             return False
         now = self._reactor.time()
         elapsed = now - self._counted_at
-        if elapsed >= _GATHER / 2:
+        if elapsed >= _COUNTED:
             in_burst = self._ended > _BURST * elapsed
             self._burst_since = None if not in_burst else now if self._burst_since is None else self._burst_since
             self._ended, self._counted_at = 0, now
