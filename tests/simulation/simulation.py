@@ -30,7 +30,7 @@ class Measure:
     in a time; `mishaps`: whether servers make mistakes; `deaths`: how often the daemon dies just before or after a
     COMMIT or a final dot (None: drawn)."""
 
-    days: float = 5.0
+    days: float = 2.0
     jobs: float = 5.0
     crashes: float = 0.6
     stops: float = 0.4
