@@ -318,10 +318,8 @@ class Intake:
                 )
         if sites:
             self._accepted(list(sites))
-        self._leftovers.remove([one.source for one in batch]).add_callback(self._removed, batch)
-
-    def _removed(self, _: None, batch: list[_Read]) -> None:
         for one in batch:
+            self._leftovers.remove(one.source)
             self._release(one.source.name)
 
     def _not_taken(self, batch: list[_Read], failure: Failure) -> None:

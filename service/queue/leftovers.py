@@ -8,13 +8,12 @@ or permissions that were wrong, leave nothing behind that would need a restart.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from itertools import islice
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
-from deferred.defer import Deferred
 from deferred.interfaces import Reactor, TimerHandle
 from service.journal import Journal
 from service.queue.drop import DropDirectory, Identity, Lacking, NotYet, Stuck, Unreadable, printable
@@ -55,19 +54,6 @@ class Trouble:
             self._journal.tell("intake_recovered")
 
 
-def _remove_all(drop: DropDirectory, sources: Sequence[Source]) -> list[str | None]:
-    """Remove these files; return for each why it is stuck, None where it is not."""
-    troubles: list[str | None] = []
-    for source in sources:
-        try:
-            drop.remove(source)
-        except Stuck as error:
-            troubles.append(str(error))
-        else:
-            troubles.append(None)
-    return troubles
-
-
 class Leftovers:
     """Removes accepted files and puts refused ones aside, now or as soon as that can be done."""
 
@@ -91,16 +77,12 @@ class Leftovers:
             del self._left[name]
         return left.identity == identity
 
-    def remove(self, sources: Sequence[Source]) -> Deferred[None]:
-        """Remove files whose jobs are accepted, in a thread, as it may take long; fire when that has been tried."""
-        d: Deferred[Any] = self._reactor.defer_to_thread(_remove_all, self._drop, sources)
-        d.add_errback(lambda failure: [failure.get_error_message()] * len(sources))  # there is no thread to be had
-        return d.add_callback(self._removed, sources)
-
-    def _removed(self, troubles: list[str | None], sources: Sequence[Source]) -> None:
-        for source, why in zip(sources, troubles, strict=True):
-            if why is not None:
-                self.keep(source.name, why, lambda source=source: self._drop.remove(source))  # type: ignore[misc]
+    def remove(self, source: Source) -> None:
+        """Remove a file whose job is accepted."""
+        try:
+            self._drop.remove(source)
+        except Stuck as error:
+            self.keep(source.name, str(error), lambda: self._drop.remove(source))
 
     def reject(self, name: str, read: Identity, why: str) -> None:
         """Put aside what was `read` as `name`. Raises `NotYet` where the name stands for something else by now."""
