@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, MutableMapping
-from datetime import UTC, datetime
-from functools import lru_cache
 from typing import Any, Final, Literal
 
 import msgspec
@@ -18,6 +16,7 @@ from deferred.defer import Deferred
 from deferred.failure import Failure
 from deferred.interfaces import Reactor, TimerHandle
 from service.journal import EVENTS
+from service.timestamp import rfc3339
 
 MOST_LINES: Final = 20_000
 LAST_LINES: Final = 1.0
@@ -29,17 +28,11 @@ LEVELS: Final = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 Facts = MutableMapping[str, Any]
 
 
-def _escape_controls(_logger: object, _method: str, facts: Facts) -> Facts:
+def _printable(value: Any) -> Any:
     """What a file's name or a server said must not steer the terminal."""
-    for name, value in facts.items():
-        if isinstance(value, str) and not value.isprintable():
-            facts[name] = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in value)
-    return facts
-
-
-def _drop_nothings(_logger: object, _method: str, facts: Facts) -> Facts:
-    """A fact that is None says nothing to a person."""
-    return {name: value for name, value in facts.items() if value is not None}
+    if not isinstance(value, str) or value.isprintable():
+        return value
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in value)
 
 
 _encode: Final = msgspec.json.Encoder(enc_hook=repr).encode
@@ -61,21 +54,14 @@ def _for_machines(timestamp: str, level: str, event: str, facts: Facts) -> str:
     return f"{head},{_encode_in_ascii(facts)[1:]}"
 
 
-@lru_cache(16)
-def _to_the_second(second: int) -> str:
-    return datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S")
-
-
 def _for_people() -> Callable[[str, str, str, Facts], str]:
     import structlog  # with all that it imports it would be a fifth of the start of a daemon that writes JSON
 
     render = structlog.dev.ConsoleRenderer(colors=False)
 
     def line(timestamp: str, level: str, event: str, facts: Facts) -> str:
-        what: Facts = {"timestamp": timestamp, "level": level, "event": event, **facts}
-        for process in (_drop_nothings, _escape_controls):
-            what = process(None, level, what)
-        return str(render(None, level, what))
+        said = {name: _printable(value) for name, value in facts.items() if value is not None}
+        return str(render(None, level, {"timestamp": timestamp, "level": level, "event": event, **said}))
 
     return line
 
@@ -119,12 +105,11 @@ class Log:
             self._timer = self._reactor.call_later(_GATHER, self._hand_over)
 
     def _render(self, event: str, level: str, facts: dict[str, object]) -> str:
-        second, millisecond = divmod(int(self._reactor.wall_time() * 1000), 1000)
         for value in facts.values():
             if type(value) is float:
                 facts = {name: round(value, 3) if isinstance(value, float) else value for name, value in facts.items()}
                 break
-        return self._line(f"{_to_the_second(second)}.{millisecond:03d}Z", level, event, facts)
+        return self._line(rfc3339(self._reactor.wall_time()), level, event, facts)
 
     def _hand_over(self) -> None:
         """Give what has gathered to a thread."""

@@ -39,13 +39,17 @@ class Lookout:
 
     def look_ahead(self, state: SiteState) -> None:
         """All that is due has been claimed: come back for what will be."""
+        self._look(state, self.expect)
+
+    def _look(self, state: SiteState, found: Callable[[SiteState, float], object]) -> None:
+        """Tell `found` when the site's first message is due, if there is one."""
         try:
             due = self._store.next_due(state.name)
         except StoreFailed:
             self.look_later(state)
         else:
             if due is not None:
-                self.expect(state, due)
+                found(state, due)
 
     def look_later(self, state: SiteState) -> None:
         """The store could not say."""
@@ -94,10 +98,4 @@ class Lookout:
 
     def _time_has_come(self, state: SiteState) -> None:
         state.timer = None
-        try:
-            due = self._store.next_due(state.name)
-        except StoreFailed:
-            self.look_later(state)
-        else:
-            if due is not None:
-                self._come_back(state, due)
+        self._look(state, self._come_back)

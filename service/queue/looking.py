@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterable, Iterator, Sequence
-from datetime import UTC, datetime
-from functools import lru_cache
 from typing import Any, Final
 
 import apsw
@@ -14,6 +12,7 @@ import msgspec
 from service.message.outcome import Phase, State
 from service.queue.ids import id_number, id_text
 from service.queue.store import PRIORITIES, Counts, JobState, JobView, RecipientView, SiteBacklog
+from service.timestamp import rfc3339
 
 _STATE: Final = {state.value: state for state in State}
 _PHASE: Final = {phase.value: phase for phase in Phase}
@@ -42,23 +41,12 @@ WHERE d.state IN (0, 1, 2) AND d.site = ? AND j.state = ? ORDER BY d.job LIMIT ?
 """
 
 
-def rfc3339(seconds: float | None) -> str | None:
-    """Seconds since the epoch as RFC 3339 in UTC, to the millisecond."""
-    if seconds is None:
-        return None
-    second, rest = divmod(int(seconds * 1000), 1000)
-    return f"{_to_the_second(second)}.{rest:03d}Z"
-
-
-@lru_cache(1000)
-def _to_the_second(second: int) -> str:
-    return datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S")
-
-
 def rfc3339_wall(at: float | None, offset: float) -> str | None:
     """A time of the store's as RFC 3339 by the wall clock, which has `offset` beyond it."""
+    if at is None:
+        return None
     # rounded, as what was made of a time to the millisecond and back again may be a little less
-    return rfc3339(at if at is None or not offset else round(at + offset, 5))
+    return rfc3339(round(at + offset, 5) if offset else at)
 
 
 def view(connection: apsw.Connection, job: int, offset: float) -> tuple[str, JobView] | None:
@@ -69,7 +57,7 @@ def view(connection: apsw.Connection, job: int, offset: float) -> tuple[str, Job
 def views(connection: apsw.Connection, jobs: Sequence[int], offset: float) -> Iterator[tuple[int, str, JobView]]:
     """Of those of these jobs that there are, in the order of their numbers: the number, the name of the result, and how
     the job stands. `offset` is what the wall clock has beyond the store's times."""
-    rows: list[Any] = connection.execute(_JOBS, (str(jobs),)).fetchall()
+    rows: list[Any] = connection.execute(_JOBS, (str(list(jobs)),)).fetchall()
     waiting = [row[0] for row in rows if row[5] is None]
     due: dict[Any, Any] = dict(connection.execute(_DUE, (str(waiting),))) if waiting else {}
     people: dict[int, list[RecipientView]] = {row[0]: [] for row in rows}

@@ -121,9 +121,9 @@ def settle_all(connection: apsw.Connection, settlements: Sequence[Settlement]) -
     states: list[JobState | None] = []
     ended: list[tuple[Settlement, int, JobState]] = []
     for settlement in settlements:
-        state = _ends_its_job(settlement)
-        if state is not None and _let_go(connection, settlement.claim):
-            ended.append((settlement, id_number(settlement.claim.id) or 0, state))
+        job, state = id_number(settlement.claim.id), _ends_its_job(settlement)
+        if job is not None and state is not None and _let_go(connection, job, settlement.claim):
+            ended.append((settlement, job, state))
             states.append(state)
         else:
             states.append(settle_one(connection, settlement))
@@ -142,11 +142,11 @@ def _ends_its_job(settlement: Settlement) -> JobState | None:
     return "partly" if len(states) > 1 else "delivered" if State.DELIVERED in states else "failed"
 
 
-def _let_go(connection: apsw.Connection, claim: Claim) -> bool:
+def _let_go(connection: apsw.Connection, job: int, claim: Claim) -> bool:
     """Drop the delivery; False where the claim's lease does not stand."""
     connection.execute(
         "DELETE FROM delivery WHERE job = ? AND site = ? AND state = 1 AND lease = ?",
-        (id_number(claim.id), claim.site, claim.lease),
+        (job, claim.site, claim.lease),
     )
     return bool(connection.changes())
 

@@ -48,6 +48,19 @@ def test_all_arrive_though_the_daemon_is_killed_among_them(daemon: Callable[...,
     assert len(relay.arrivals) < jobs + 3 * 20 + 1  # only what was in flight at a kill may come twice
 
 
+def test_a_retry_while_no_daemon_runs_ends_the_rest_at_the_next_start(daemon: Callable[..., DaemonProcess]) -> None:
+    """The rest has outlived the daemon, and would be an hour; what the operator asked for has, too."""
+    with Relay(script={"bob-1@b.example": ["421 4.3.2 closing"]}) as relay:
+        process = daemon(relay, retry={"site_rest": {"first": "1h", "longest": "1h"}}).start()
+        process.drop("job.eml", eml(1))
+        process.wait_for("site_resting")
+        assert process.stop() == 0
+        command = [sys.executable, "-m", "service.cli", "queue", "retry", "--all", "-c", str(process.config)]
+        subprocess.run(command, check=True, capture_output=True)
+        process.start()
+        assert process.result("job")["state"] == "delivered"
+
+
 def test_sigterm_lets_conversations_finish(daemon: Callable[..., DaemonProcess]) -> None:
     """What is on its way when SIGTERM comes still gets its confirmation; the daemon exits with 0."""
     with Relay(delay=0.1) as relay:

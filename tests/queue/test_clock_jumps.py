@@ -12,10 +12,10 @@ import pytest
 
 from service.queue.calendar import BootClock
 from service.queue.commands import open_for_commands
-from service.queue.looking import rfc3339
 from service.queue.sqlite import SQLiteStore
 from service.queue.store import StoreFailed
 from service.queue.timekeeping import SCHEDULED, read_seen
+from service.timestamp import rfc3339
 from tests.queue.conftest import NOW, StillReactor, Told
 
 HOUR = 3600.0

@@ -9,9 +9,9 @@ from pathlib import Path
 from deferred.testing import World
 from service.queue.calendar import resumed
 from service.queue.commands import CommandStore
-from service.queue.looking import rfc3339
 from service.queue.poke import poke
 from service.queue.timekeeping import read_seen
+from service.timestamp import rfc3339
 from tests.simulation.audit import audit
 from tests.simulation.books import Books, Mail
 from tests.simulation.letters import draw_recipients, write_job
@@ -306,7 +306,7 @@ class Simulation:
 
     def _let_far_jobs_go(self, store: CommandStore) -> None:
         """A job that was scheduled when the clock was a year ahead would have its day in a year."""
-        tomorrow = rfc3339(self.host.wall_time() + DAY) or ""
+        tomorrow = rfc3339(self.host.wall_time() + DAY)
         far = [job for job in store.list(limit=1000) if job.next_attempt is not None and job.next_attempt > tomorrow]
         if far:
             for job in far:
