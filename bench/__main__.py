@@ -13,6 +13,7 @@ import traceback
 from typing import Final
 
 from bench import document
+from bench.place import place
 from bench.suite import Benchmark, Scale, Shown
 from bench.wrong import Skipped
 
@@ -20,6 +21,7 @@ BENCHMARKS: Final = {
     "deferreds": "bench.deferred_cost",
     "store": "bench.store_cost",
     "throughput": "bench.throughput",
+    "journaled": "bench.journaled",
     "roundtrips": "bench.roundtrips",
     "tls": "bench.encryption",
     "crowd": "bench.crowd",
@@ -36,7 +38,8 @@ def run(name: str, scale: Scale) -> Shown:
     benchmark: Benchmark = importlib.import_module(BENCHMARKS[name]).BENCHMARK
     began = time.monotonic()
     print(f"## {name}: {benchmark.title}\n", flush=True)
-    shown = benchmark.show(benchmark.measure(scale))
+    with place():
+        shown = benchmark.show(benchmark.measure(scale))
     for table in shown.tables:
         print(table.text())
     print(f"({time.monotonic() - began:.0f} s)\n", flush=True)

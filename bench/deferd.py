@@ -7,7 +7,6 @@ import functools
 import json
 import signal
 import subprocess
-import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import Any, Self
 import msgspec
 
 from bench.mail import Mail, parts
+from bench.place import Folder
 from bench.processes import ROOT, cpu_seconds, memory, python, run
 from bench.sink import Report, Sink, read_log
 from bench.wrong import Wrong
@@ -28,11 +28,11 @@ def route(relay: str, *domains: str, **keys: object) -> dict[str, object]:
 
 
 class Deferd:
-    """An installation in a directory of its own, removed at the end; the daemon runs from `start` to `stop`."""
+    """An installation in a directory of its own; the daemon runs from `start` to `stop`."""
 
     def __init__(self) -> None:
-        self._folder = tempfile.TemporaryDirectory(prefix="deferd-bench-")
-        self.folder = Path(self._folder.name)
+        self._folder = Folder()
+        self.folder = self._folder.path
         self.queue = self.folder / "queue"
         self.config = self.folder / "deferd.yaml"
         self.log = self.folder / "log"
@@ -57,7 +57,7 @@ class Deferd:
         if self._process is not None and self._process.poll() is None:
             self._process.kill()
             self._process.wait()
-        self._folder.cleanup()
+        self._folder.close()
 
     def fill(self, mail: Mail, *, not_before: float | None = None) -> None:
         """Put messages into the store while no daemon runs."""

@@ -12,11 +12,11 @@ from __future__ import annotations
 import os
 import platform
 import sys
-import tempfile
 import time
 from pathlib import Path
 from typing import Final
 
+from bench.place import file_system
 from bench.processes import ROOT
 from bench.suite import Shown
 
@@ -49,16 +49,6 @@ def machine() -> str:
     python = ".".join(map(str, sys.version_info[:3]))
     cores = f"{os.cpu_count()} cores ({_processor()})"
     return f"{cores}, {memory:.0f} GiB, {file_system()}, Linux {platform.release()}, Python {python}"
-
-
-def file_system() -> str:
-    """The kind of the file system that the queues are on: figures from tmpfs, which is none, are worth nothing."""
-    place = Path(tempfile.gettempdir()).stat().st_dev
-    for line in Path("/proc/self/mountinfo").read_text().splitlines():
-        fields, _, kind = line.partition(" - ")
-        if fields.split()[2] == f"{os.major(place)}:{os.minor(place)}":
-            return kind.split()[0]
-    return "an unknown file system"
 
 
 def _processor() -> str:

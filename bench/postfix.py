@@ -12,14 +12,13 @@ import os
 import shutil
 import socket
 import subprocess
-import tempfile
 import time
 from collections.abc import Mapping
-from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
 from bench.mail import SENDER
+from bench.place import Folder
 from bench.wrong import Skipped, Wrong
 
 HOW_TO_GET_IT: Final = (
@@ -71,8 +70,8 @@ class Postfix:
     def __init__(self, sink: int) -> None:
         look_for_it()
         self._sink = sink
-        self._folder = tempfile.TemporaryDirectory(prefix="postfix-bench-")
-        self._home = Path(self._folder.name)
+        self._folder = Folder()
+        self._home = self._folder.path
         self._etc = self._home / "etc"
         self._spool = self._home / "spool"
         with socket.socket() as free:
@@ -105,7 +104,7 @@ class Postfix:
         end = time.monotonic() + 30
         while (self._spool / "pid" / "master.pid").exists() and self._running() and time.monotonic() < end:
             time.sleep(0.05)
-        self._folder.cleanup()
+        self._folder.close()
 
     def _running(self) -> bool:
         return self._postfix("status", check=False) == 0

@@ -9,13 +9,12 @@ The rate is that of the middle of a run: its first and last parts, while connect
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Final, NamedTuple
 
 from bench.deferd import Deferd, route
 from bench.mail import Mail
+from bench.place import Folder
 from bench.processes import Cost, run
 from bench.sink import EVERYTHING, NO_CHUNKING, Endpoint, Sink, read_log
 from bench.suite import Benchmark, Picture, Scale, Shown
@@ -69,8 +68,8 @@ def deferd_rate(mail: Mail, offered: str) -> float:
 
 def bare_rate(mail: Mail, offered: str) -> float:
     """The bare loop over as many connections."""
-    with tempfile.TemporaryDirectory(prefix="deferd-bench-") as folder:
-        log = Path(folder) / "sink.log"
+    with Folder() as folder:
+        log = folder / "sink.log"
         with Sink([Endpoint(delay=ROUND_TRIP)], expected=mail.messages, keywords=KEYWORDS[offered], log=log) as sink:
             run(
                 "bench.peers",

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import tempfile
 import time
 from collections.abc import Generator, Sequence
-from pathlib import Path
 from random import Random
 from typing import Any, Final, NamedTuple
 
+from bench.place import Folder
 from bench.suite import Benchmark, Scale, Shown
 from bench.tables import Table, number
 from bench.wrong import Wrong
@@ -53,8 +52,8 @@ class Row(NamedTuple):
 
 def measure(scale: Scale) -> list[Row]:
     """Take messages in, then hand them out and settle them, two batches at a time."""
-    with tempfile.TemporaryDirectory(prefix="deferd-bench-") as directory, Reactor() as reactor:
-        store = SQLiteStore(Path(directory) / "queue.db", reactor, Journal(), Random(1), results="none")
+    with Folder() as directory, Reactor() as reactor:
+        store = SQLiteStore(directory / "queue.db", reactor, Journal(), Random(1), results="none")
         rows = reactor.run_until_complete(run(store, scale.of(20_000, 1_000)))
         reactor.run_until_complete(store.close())
     return rows

@@ -12,13 +12,13 @@ it before it is told.
 
 from __future__ import annotations
 
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from typing import Final, Literal, NamedTuple
 
 from bench.deferd import Deferd, cpu_of_a_start, dropped, route
 from bench.mail import Mail
+from bench.place import Folder
 from bench.postfix import Postfix, look_for_it
 from bench.processes import Cost, run
 from bench.sink import EVERYTHING, NO_CHUNKING, Report, Sink, judged
@@ -51,9 +51,8 @@ class Row(NamedTuple):
 
 
 def measure(scale: Scale) -> list[Row]:
-    """Run all in turn, several times, and give the medians."""
-    messages = scale.of(10_000, 300)
-    runs: list[Callable[[int], Row]] = [
+    """Everybody."""
+    peers = (
         deferd_end_to_end,
         postfix_end_to_end,
         deferd_drains,
@@ -62,7 +61,13 @@ def measure(scale: Scale) -> list[Row]:
         bare_without_chunking,
         with_aiosmtplib,
         with_threads,
-    ]
+    )
+    return in_turn(peers, scale)
+
+
+def in_turn(runs: Sequence[Callable[[int], Row]], scale: Scale) -> list[Row]:
+    """Run these one after the other, several times, and give the medians."""
+    messages = scale.of(10_000, 300)
     taken: list[list[Row]] = [[] for _ in runs]
     for _ in range(scale.of(3, 1)):
         for one, rows in zip(runs, taken, strict=True):
@@ -146,7 +151,7 @@ def _client(
     peer: PeerName, who: str, messages: int, *, keywords: Sequence[str] = EVERYTHING, files: bool = False
 ) -> Row:
     with (
-        tempfile.TemporaryDirectory(prefix="deferd-bench-") as folder,
+        Folder() as folder,
         Sink(expected=messages, keywords=keywords) as sink,
     ):
         task = Task(
@@ -154,7 +159,7 @@ def _client(
             mail=Mail(messages=messages, size=SIZE),
             connections=CONNECTIONS,
             addresses=(("127.0.0.1", sink.port),),
-            folder=folder if files else None,
+            folder=str(folder) if files else None,
         )
         if files:
             task.write_files()
@@ -184,7 +189,7 @@ def with_threads(messages: int) -> Row:
     return _client("threads", "smtplib, 20 threads", messages)
 
 
-def show(rows: Sequence[Row]) -> Shown:
+def table(rows: Sequence[Row]) -> Table:
     """A line for each, as messages a second and as how many times faster deferd is."""
     ours = {row.way: row.rate for row in rows if row.who == "deferd"}
     lines = []
@@ -199,9 +204,14 @@ def show(rows: Sequence[Row]) -> Shown:
         lines.append((row.who, row.way, number(row.rate), ratio, cpu, str(row.connections), sink))
     columns = ("", "way", "messages/s", "deferd is", "CPU us each", "connections", "sink busy")
     title = f"{rows[0].messages:,} messages of {SIZE} octets, the median of {rows[0].runs}"
+    return Table(title, columns, tuple(lines), tuple(dict.fromkeys(notes)))
+
+
+def show(rows: Sequence[Row]) -> Shown:
+    """The table, and a picture of it."""
     drawn = [Bar(f"{row.who}, {row.way}", row.rate, ours=row.who == "deferd") for row in rows if not row.skipped]
     picture = Picture("throughput.svg", "Messages a second, end to end and draining", bars("messages a second", drawn))
-    return Shown((Table(title, columns, tuple(lines), tuple(dict.fromkeys(notes))),), (picture,))
+    return Shown((table(rows),), (picture,))
 
 
 BENCHMARK: Final = Benchmark("messages a second beside Postfix, a bare loop, aiosmtplib and smtplib", measure, show)
