@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
+
+import apsw
 import pytest
 
 from service.queue import details, looking, settling, standing, suspects
+from service.queue.schema import open_reader, open_writer
 
 
 @pytest.mark.parametrize(
@@ -33,6 +37,21 @@ def test_a_query_of_the_daemon_searches_and_does_not_sort(store, query, bindings
     assert plan
     searches = ("SEARCH", "CORRELATED SCALAR SUBQUERY")  # of which the steps follow
     assert all(step.startswith(searches) for step in plan), plan
+
+
+@pytest.mark.parametrize("open_one", [open_writer, partial(open_reader, busy_timeout=0)])
+def test_a_plan_is_made_once(tmp_path, open_one):
+    """Other values do not make SQLite plan a statement anew, which would cost ten times what the statement does."""
+    open_writer(tmp_path / "queue.db").close()
+    connection = open_one(tmp_path / "queue.db")
+    planned = []
+    connection.set_authorizer(lambda *what: planned.append(what) or apsw.SQLITE_OK)  # asked while a plan is made
+    connection.execute(settling._DUE, ("s", 1, 1.0, None, 9)).fetchall()
+    assert planned
+    planned.clear()
+    connection.execute(settling._DUE, ("t", 2, 2.0, 1, 8)).fetchall()
+    assert planned == []
+    connection.close()
 
 
 @pytest.mark.parametrize("query", [standing.ALL_SITES, standing.ONE_SITE])
