@@ -33,7 +33,7 @@ from service.queue.damage import REMEDY, set_aside_folders, set_aside_if_damaged
 from service.queue.drop import DropDirectory
 from service.queue.ids import id_text
 from service.queue.intake import Intake
-from service.queue.lastwork import LastWork
+from service.queue.lastwork import LISTENS_TO, LastWork
 from service.queue.layout import Layout, prepare
 from service.queue.lock import DirectoryLock
 from service.queue.poke import PokeWatch
@@ -44,7 +44,7 @@ from service.queue.store import Claim, StoreFailed, Submission
 from service.web.faces import faces
 from service.web.metrics import Metrics
 from service.web.page import SiteLine
-from service.web.recent import Recent
+from service.web.recent import TROUBLES, Recent
 from service.web.server import WebServer
 
 KEPT: Final = 7 * 86400.0
@@ -150,7 +150,7 @@ class Daemon:
         )
         self._held.append(self._store.close)
         self._last_work.begin()
-        self.journal.add(self._last_work)
+        self.journal.add(self._last_work, LISTENS_TO)
         self._results = ResultWriter(self._reactor, self._store, self.journal, layout)
         self._poke = PokeWatch(layout.directory, self._reactor, self._poked, self._version)
         self._held.append(self._poke.close)
@@ -185,7 +185,7 @@ class Daemon:
         )
         recent = Recent(self._store.now)
         self.journal.add(metrics)
-        self.journal.add(recent)
+        self.journal.add(recent, TROUBLES)
         handlers = faces(
             self._reactor,
             self._store,

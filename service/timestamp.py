@@ -8,7 +8,12 @@ from functools import lru_cache
 
 def rfc3339(seconds: float) -> str:
     """Seconds since the epoch, as `2026-11-26T08:30:00.250Z`."""
-    second, millisecond = divmod(int(seconds * 1000), 1000)
+    return _to_the_millisecond(int(seconds * 1000))
+
+
+@lru_cache(100)  # what happens at one moment is told in several lines
+def _to_the_millisecond(milliseconds: int) -> str:
+    second, millisecond = divmod(milliseconds, 1000)
     return f"{_to_the_second(second)}.{millisecond:03d}Z"
 
 

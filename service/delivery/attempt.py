@@ -40,6 +40,8 @@ from service.smtp.errors import BrokenAnswer, ConfirmationLost, HostFailure
 
 R = TypeVar("R")
 
+_NEVER: Final = float("-inf")
+
 TAKES_LEAVE: Final = 421
 """The server ends the conversation, whatever it was about (RFC 5321, 3.8)."""
 
@@ -84,7 +86,7 @@ class Attempt:
         """Whether a server listens."""
         self.ahead = False
         """Whether its envelope goes ahead, behind a message that is not answered yet."""
-        self.since = float("-inf")
+        self.since = _NEVER
         """When the message before was answered, where there was one."""
         self.connection: Connection | None = None
         """The one that it goes, or went last, over."""
@@ -93,7 +95,7 @@ class Attempt:
         self._connector = connector
         self._journal = journal
         self._generation = connector.generation
-        self._relays = connector.in_order(site)  # that are left
+        self._relays = connector.in_order(site)  # those that are left
         self._answered: dict[str, Outcome] = {}  # by recipient, whichever host it was
         self._failed_at: tuple[Address, ...] = ()
         self._peer: Address | None = None
@@ -166,7 +168,9 @@ class Attempt:
             return fail(error)
         if self._outdated:
             return fail(CancelledError())
-        d: Deferred[Any] = self._connector.resolve(self._relays.pop(0))
+        relay, *left = self._relays
+        self._relays = tuple(left)
+        d: Deferred[Any] = self._connector.resolve(relay)
         d.add_callback(self._attempt, error)
         return d.add_errback(self._elsewhere)
 

@@ -21,12 +21,14 @@ from service.delivery.conversation import Conversation
 from service.delivery.encryption import Encryption
 from service.delivery.passage import Passage, Passages
 from service.journal import Journal
+from service.message.outcome import Phase
 from service.smtp.envelope import Envelope
 from service.smtp.events import Event, Failed, Finished
 from service.smtp.session import Session
 
 R = TypeVar("R")
 
+_ALWAYS: Final = float("inf")
 _FRESH: Final = 0.5
 """Seconds after the last answer in which a kept connection is taken to be alive. To one that has been idle for longer
 no content is sent before anything is answered: were it dead, nobody would know who has the message."""
@@ -85,7 +87,7 @@ class Connection(Conversation):
         self._passages = Passages()
         self._sound = True  # nothing has failed on it
         self._reading = False  # content is on its way out of the store
-        self._fresh_until = float("inf")
+        self._fresh_until = _ALWAYS
 
     # the steps
 
@@ -193,7 +195,7 @@ class Connection(Conversation):
             self._queue(passage, passage.content.whole)
             return
         self._reading = True
-        self._watch()
+        self._watch(self._session.phase)
         d: Deferred[bytes] = maybe_deferred(passage.content.read, passage.piece)
         d.add_callback(self._send_piece, passage)
         d.add_errback(self._fault)
@@ -227,14 +229,14 @@ class Connection(Conversation):
 
     # deadlines
 
-    def _how_far(self) -> tuple[object, ...]:
-        session, newest = self._session, self._passages.newest
+    def _how_far(self, phase: Phase) -> tuple[object, ...]:
+        newest = self._passages.newest
         piece = 0 if newest is None else newest.piece
-        return session.phase, session.replies, self._full, self._reading, self.messages, piece
+        return phase, self._session.replies, self._full, self._reading, self.messages, piece
 
-    def _patience(self) -> float | None:
+    def _patience(self, phase: Phase) -> float | None:
         if self._reading:
             return None
         if self._holds_back():
             return self._timeouts.command  # for the sign of life
-        return super()._patience()
+        return super()._patience(phase)

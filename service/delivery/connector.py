@@ -42,16 +42,15 @@ class Host(msgspec.Struct, frozen=True):
     """A server: a relay, at the addresses that are left to try."""
 
     relay: Relay
+    name: str
+    """The server as operators know it."""
     addresses: tuple[Address, ...]
-
-    @property
-    def name(self) -> str:
-        """The server as operators know it."""
-        return name_of(self.relay)
 
     def without(self, addresses: Collection[Address]) -> Host:
         """The same server, at its other addresses."""
-        return Host(self.relay, tuple(address for address in self.addresses if address not in addresses))
+        if not addresses:
+            return self
+        return Host(self.relay, self.name, tuple(address for address in self.addresses if address not in addresses))
 
 
 class Connector:
@@ -115,7 +114,7 @@ class Connector:
 
     # which host
 
-    def in_order(self, site: Site) -> list[Relay]:
+    def in_order(self, site: Site) -> tuple[Relay, ...]:
         """The site's relays, those that failed lately last."""
         return self._hosts.order(site.relays, self._reactor.time())
 
@@ -135,7 +134,7 @@ class Connector:
         def found(addresses: list[Address]) -> Host:
             if not addresses:
                 raise HostFailure(Phase.CONNECT, f"the name {relay.host} has no address", host=name_of(relay))
-            return Host(relay, tuple(dict.fromkeys(addresses))[:_MOST_ADDRESSES])
+            return Host(relay, name_of(relay), tuple(dict.fromkeys(addresses))[:_MOST_ADDRESSES])
 
         def not_found(failure: Failure) -> Any:
             if not isinstance(failure.value, OSError):  # of which socket.gaierror and TimeoutError are

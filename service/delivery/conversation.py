@@ -90,7 +90,7 @@ class Conversation(BaseProtocol):
         if self._ready:
             return succeed(self)
         self._steps.job = job
-        d: Deferred[Self] = Deferred(lambda _: self._not_wanted())
+        d: Deferred[Self] = Deferred(self._not_wanted)
         self._waits_until_ready = d
         return d
 
@@ -115,7 +115,7 @@ class Conversation(BaseProtocol):
                 self._failed(event)
         leave()
 
-    def _not_wanted(self) -> None:
+    def _not_wanted(self, _: Deferred[Any]) -> None:
         self._waits_until_ready = None
         self.abort()
 
@@ -178,10 +178,11 @@ class Conversation(BaseProtocol):
         for event in events:
             self._happened(event)
         self._go_on()
+        phase = self._session.phase
         if self._error is None:
-            self._steps.reach(self._session.phase)  # before what it leads to can be seen of it
+            self._steps.reach(phase)  # before what it leads to can be seen of it
         self._flush()
-        self._watch()
+        self._watch(phase)
         self._tell_ready()
 
     def _happened(self, event: Event) -> None:
@@ -257,22 +258,22 @@ class Conversation(BaseProtocol):
 
     # deadlines
 
-    def _watch(self) -> None:
+    def _watch(self, phase: Phase) -> None:
         """Start the deadline anew if anything whole has happened since it was started."""
-        progress = self._how_far()
+        progress = self._how_far(phase)
         if progress != self._progress and not self._session.closed:
             self._progress = progress
-            self._deadline.set(self._patience())
+            self._deadline.set(self._patience(phase))
 
-    def _how_far(self) -> tuple[object, ...]:
+    def _how_far(self, phase: Phase) -> tuple[object, ...]:
         """What changes with each whole thing that happens."""
-        return self._session.phase, self._session.replies, self._full
+        return phase, self._session.replies, self._full
 
-    def _patience(self) -> float | None:
+    def _patience(self, phase: Phase) -> float | None:
         """Seconds that the present wait may take; None where the server owes nothing."""
         if self._session.idle or self._shaking_hands:
             return None
-        return deadline(self._session.phase, self._full, self._timeouts)
+        return deadline(phase, self._full, self._timeouts)
 
     def _timed_out(self) -> None:
         self._take(self._session.timed_out())

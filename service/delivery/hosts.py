@@ -6,8 +6,6 @@ a relay that came last is still asked when all others fail.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from config.settings import Relay, SiteRest
 from service.delivery.policy import rest_length
 
@@ -23,9 +21,11 @@ class Hosts:
     def __init__(self) -> None:
         self._failed: dict[str, tuple[int, float]] = {}  # times in a row, until when it comes last
 
-    def order(self, relays: Sequence[Relay], now: float) -> list[Relay]:
+    def order(self, relays: tuple[Relay, ...], now: float) -> tuple[Relay, ...]:
         """The relays in the order in which to ask them."""
-        return sorted(relays, key=lambda relay: self._failed.get(name_of(relay), (0, now))[1] > now)
+        if len(relays) == 1 or not self._failed:
+            return relays
+        return tuple(sorted(relays, key=lambda relay: self._failed.get(name_of(relay), (0, now))[1] > now))
 
     def failed(self, host: str, now: float, rest: SiteRest) -> None:
         """The host of that name did not serve us: it comes last for as long as a site would rest."""

@@ -44,9 +44,11 @@ SURVIVED: Final = 0.2
 _MOMENT: Final = AT_ONCE * 1.25
 """Seconds without work after which it is noted that time goes on, as it is again after `SURVIVED`."""
 
+LISTENS_TO: Final = ("attempt_started", "step")
+
 
 class LastWork:
-    """A listener of the journal, which notes steps of deliveries; the intake tells it of files.
+    """A listener of the journal to the events in `LISTENS_TO`, deliveries' steps; the intake tells it of files.
 
     `before` is what the predecessor was at work on when it died. What this process has survived by a moment is not to
     blame for a later death, of which most come from outside: a delivery is not among them after `SURVIVED`.
@@ -100,12 +102,9 @@ class LastWork:
 
     def __call__(self, event: str, facts: dict[str, object]) -> None:
         """Note the beginning of an attempt, and each phase that it has got through."""
-        if event == "step":
-            self._work(str(facts["id"]), str(facts["phase"]))
-        elif event == "attempt_started":
-            self._work(str(facts["id"]))
+        self._work(str(facts["id"]), str(facts["phase"]) if event == "step" else "")
 
-    def _work(self, id: str, phase: str = "") -> None:
+    def _work(self, id: str, phase: str) -> None:
         if self._memory is not None:
             self._worked_at = self._note(id.encode(), phase.encode())
             if self._quiet and self._timer is not None:

@@ -43,6 +43,7 @@ _COUNTED: Final = {
     "clock_jumped": ("deferd_clock_jumps", "Times that the wall clock was set to another time."),
     "unhandled_error": ("deferd_unhandled_errors", "Failures that no errback took: each is a bug."),
 }
+_TOLD_AGAIN: Final = frozenset({"bounced", "warned", "store_failed"})
 _DECISIONS: Final = ("retry", "hold")
 _BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
 _ENDS: Final = (*(str(end) for end in _BUCKETS), "+Inf")
@@ -89,7 +90,7 @@ class Metrics(Collector):
             if phase is not None and isinstance(seconds, int | float):
                 phase.observe(seconds)
         elif event in self._counts:
-            if self._is_new(event, facts):
+            if event not in _TOLD_AGAIN or self._is_new(event, facts):
                 self._counts[event] += 1
         elif event == "store_recovered":
             self._store_failing = False
@@ -101,13 +102,11 @@ class Metrics(Collector):
     def _is_new(self, event: str, facts: dict[str, object]) -> bool:
         """Whether it is not one more word on what is counted: a report is told of each recipient, a store's failure
         now and then while it lasts."""
-        if event in ("bounced", "warned"):
-            before, self._report = self._report, facts.get("report")
-            return before is None or before != self._report
         if event == "store_failed":
-            before, self._store_failing = self._store_failing, True
-            return not before
-        return True
+            failing, self._store_failing = self._store_failing, True
+            return not failing
+        before, self._report = self._report, facts.get("report")
+        return before is None or before != self._report
 
     @property
     def totals(self) -> dict[str, int]:

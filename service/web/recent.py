@@ -9,19 +9,17 @@ from typing import Final
 import msgspec
 
 # a rest is none: the page has it beside its site, and a dead site would soon crowd out all else
-_TROUBLES: Final = frozenset(
-    {
-        "failed",
-        "in_doubt",
-        "job_rejected",
-        "file_stuck",
-        "intake_failed",
-        "result_failed",
-        "store_failed",
-        "clock_jumped",
-        "reload_failed",
-        "unhandled_error",
-    }
+TROUBLES: Final = (
+    "failed",
+    "in_doubt",
+    "job_rejected",
+    "file_stuck",
+    "intake_failed",
+    "result_failed",
+    "store_failed",
+    "clock_jumped",
+    "reload_failed",
+    "unhandled_error",
 )
 
 
@@ -35,16 +33,15 @@ class Trouble(msgspec.Struct, frozen=True):
 
 
 class Recent:
-    """A listener of the journal that keeps the last troubles, `size` of them."""
+    """A listener of the journal to `TROUBLES`, which keeps the last of them, `size` in all."""
 
     def __init__(self, now: Callable[[], float], size: int = 20) -> None:
         self._now = now
         self._last: deque[tuple[float, str, dict[str, object]]] = deque(maxlen=size)
 
     def __call__(self, event: str, facts: dict[str, object]) -> None:
-        """Keep it, if it is one. Nothing is put into words before somebody looks: a storm of them is cheap."""
-        if event in _TROUBLES:
-            self._last.append((self._now(), event, facts))
+        """Keep it. Nothing is put into words before somebody looks: a storm of them is cheap."""
+        self._last.append((self._now(), event, facts))
 
     def troubles(self) -> list[Trouble]:
         """The last ones, newest first."""

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from service.journal import Journal
 from service.queue.aftermath import NOTHING, AtWork
 from service.queue.ids import id_text
-from service.queue.lastwork import IN_THREAD, NOTES, SURVIVED, LastWork
+from service.queue.lastwork import IN_THREAD, LISTENS_TO, NOTES, SURVIVED, LastWork
 from service.queue.store import Source
 from service.queue.suspects import AT_ONCE, WorkedOn
 
@@ -27,14 +28,15 @@ def test_nothing_is_known_of_a_first_start(clock, tmp_path):
 
 def test_deliveries_and_their_last_phases_are_known(clock, tmp_path):
     """Each of those that were worked on, the latest first: one of them may have been deadly."""
-    work = LastWork(tmp_path, clock)
-    work("attempt_started", {"id": "000000000001"})
-    work("step", {"id": "000000000001", "phase": "connect", "seconds": 0.1})
-    work("attempt_started", {"id": "000000000002"})
-    work("delivered", {"id": "000000000003"})
+    journal, work = Journal(), LastWork(tmp_path, clock)
+    journal.add(work, LISTENS_TO)
+    journal.tell("attempt_started", id="000000000001")
+    journal.tell("step", id="000000000001", phase="connect", seconds=0.1)
+    journal.tell("attempt_started", id="000000000002")
+    journal.tell("delivered", id="000000000003")
     one, two = WorkedOn("000000000001", "connect"), WorkedOn("000000000002", None)
     assert LastWork(tmp_path, clock).before == AtWork((two, one))
-    work("step", {"id": "000000000001", "phase": "greeting", "seconds": 0.1})
+    journal.tell("step", id="000000000001", phase="greeting", seconds=0.1)
     assert LastWork(tmp_path, clock).before == AtWork((WorkedOn("000000000001", "greeting"), two))
 
 

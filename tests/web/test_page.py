@@ -19,7 +19,7 @@ from service.web.exchange import Request, Response
 from service.web.faces import faces
 from service.web.metrics import Metrics
 from service.web.page import Overview, SiteLine, duration, page
-from service.web.recent import Recent, Trouble
+from service.web.recent import TROUBLES, Recent, Trouble
 
 NOW = 1_700_000_000.0
 
@@ -210,7 +210,8 @@ class World:
         self.unreadable = False
         self.metrics = Metrics(self.clock, "1.2.3", self.store.count, lambda: 4)
         self.recent = Recent(self.clock.wall_time)
-        self.journal = Journal(self.metrics, self.recent)
+        self.journal = Journal(self.metrics)
+        self.journal.add(self.recent, TROUBLES)
         self.handlers = faces(
             self.clock,
             self.store,
