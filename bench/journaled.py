@@ -23,7 +23,7 @@ def measure(scale: Scale) -> list[Row]:
 
 def show(rows: Sequence[Row]) -> Shown:
     """The same table."""
-    return Shown((throughput.table(rows),))
+    return Shown((throughput.table(rows, ", on an ext4 with its journal"),))
 
 
 BENCHMARK: Final = Benchmark("end to end on an ext4 with a journal, in an image that is mounted", measure, show)

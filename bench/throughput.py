@@ -189,8 +189,8 @@ def with_threads(messages: int) -> Row:
     return _client("threads", "smtplib, 20 threads", messages)
 
 
-def table(rows: Sequence[Row]) -> Table:
-    """A line for each, as messages a second and as how many times faster deferd is."""
+def table(rows: Sequence[Row], where: str = "") -> Table:
+    """A line for each, as messages a second and as how many times faster deferd is. The title says `where` it was."""
     ours = {row.way: row.rate for row in rows if row.who == "deferd"}
     lines = []
     notes = []
@@ -203,7 +203,7 @@ def table(rows: Sequence[Row]) -> Table:
         sink = judged(row.busy, row.sink)
         lines.append((row.who, row.way, number(row.rate), ratio, cpu, str(row.connections), sink))
     columns = ("", "way", "messages/s", "deferd is", "CPU us each", "connections", "sink busy")
-    title = f"{rows[0].messages:,} messages of {SIZE} octets, the median of {rows[0].runs}"
+    title = f"{rows[0].messages:,} messages of {SIZE} octets, the median of {rows[0].runs}{where}"
     return Table(title, columns, tuple(lines), tuple(dict.fromkeys(notes)))
 
 
