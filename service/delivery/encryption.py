@@ -29,6 +29,10 @@ _GOOD_FOR: Final = 3600.0
 """Seconds after its certificate was verified in which a session is resumed."""
 
 
+MOST_SESSIONS: Final = 1000
+"""That are kept, a few KiB each: beyond, the one that was verified longest ago goes."""
+
+
 class NoTLS(Exception):
     """There is no TLS; `why` says it in one line, with words of whoever answered in it perhaps. `tampered`: somebody
     has put octets before the handshake."""
@@ -65,6 +69,9 @@ class Sessions:
 
     def keep(self, key: Key, session: ssl.SSLSession, context: ssl.SSLContext) -> None:
         """The next connections to this host may resume this session, whose certificate has just been verified."""
+        self._kept.pop(key, None)
+        if len(self._kept) >= MOST_SESSIONS:
+            del self._kept[next(iter(self._kept))]
         self._kept[key] = _Kept(session, context, self._clock.time())
 
     def forget(self) -> None:

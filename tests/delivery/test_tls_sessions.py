@@ -11,7 +11,7 @@ import trustme
 
 from config.settings import Relay, Route, Tls
 from deferred.testing import MemoryReactor
-from service.delivery.encryption import Sessions
+from service.delivery.encryption import MOST_SESSIONS, Sessions
 from service.message.outcome import Phase, State
 from tests.delivery.room import HOST, PORT, Room
 from tests.fakes.smtp_server import SMTPServer
@@ -129,6 +129,15 @@ def test_sessions_are_found_by_host_and_context_until_they_are_forgotten(reactor
     assert sessions.find(("other", "mx.test:25"), context) is None
     sessions.forget()
     assert sessions.find(key, context) is None
+
+
+def test_no_more_sessions_are_kept_than_there_is_room_for(reactor: MemoryReactor) -> None:
+    """The one that was verified longest ago goes; a host met again is not the oldest any more."""
+    sessions, session, context = Sessions(reactor), Any, ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    for number in (*range(MOST_SESSIONS), 0, MOST_SESSIONS):
+        sessions.keep(("site", f"mx{number}.test:25"), session, context)
+    lost = [n for n in range(MOST_SESSIONS + 1) if sessions.find(("site", f"mx{n}.test:25"), context) is None]
+    assert lost == [1]
 
 
 def test_an_impostor_cannot_resume(room: Room) -> None:
