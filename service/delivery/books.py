@@ -40,7 +40,9 @@ class Books:
 
     def write(self, claim: Claim, plan: Plan, decided: Callable[[], object]) -> Deferred[None]:
         """Fire once the plan is durable, and told. `decided` is called when it is on its way into the store."""
-        d: Deferred[Any] = self._reports.owed(claim, plan)
+        if not self._reports.owes(claim, plan):
+            return self._commit({}, claim, plan, decided)
+        d: Deferred[Any] = self._reports.compose(claim, plan)
         return d.add_callback(self._commit, claim, plan, decided)
 
     def _commit(

@@ -14,7 +14,6 @@ _EVENTS = {State.DELIVERED: "delivered", State.FAILED: "failed", State.WAITING: 
 def tell(journal: Journal, claim: Claim, plan: Plan, settled: Settled, reports: tuple[Kind, ...]) -> None:
     """Tell what became of each recipient, what its sender is told by which reports, and whether the job has ended."""
     told = {outcome.address: _facts(claim, outcome) for outcome in plan.outcomes}
-    waiting = {outcome.address for outcome in plan.waiting}
     removed = settled.state is None  # by an operator, meanwhile: what a server has taken stands, nothing else does
     for outcome in plan.outcomes:
         if removed and outcome.state is not State.DELIVERED:
@@ -23,6 +22,7 @@ def tell(journal: Journal, claim: Claim, plan: Plan, settled: Settled, reports: 
         journal.tell(_EVENTS[outcome.state], **told[outcome.address], **delay)
         if outcome.state is State.FAILED and not claim.sender:  # a report begets no report (RFC 5321, 6.1)
             journal.tell("report_failed", **told[outcome.address])
+    waiting = {outcome.address for outcome in plan.waiting} if plan.doubted else set()
     for address in plan.doubted:
         decision = "none" if removed or address not in waiting else "hold" if plan.hold else "retry"
         journal.tell("in_doubt", **told[address], decision=decision)

@@ -41,10 +41,13 @@ class TokenBucket:
 
     def available(self, now: float, most: int) -> int:
         """How many tokens, at most `most`, `take` would find at that time."""
-        return self._count(now, most)[0]
+        return self._count(now, most)[0] if self._interval else most
 
     def take(self, now: float, most: int = 1) -> int:
         """Take as many tokens as there are, and at most `most`; return how many."""
+        if not self._interval:
+            self._empty_at = max(self._empty_at, now - self._depth)  # as a rate that comes later finds it
+            return most
         taken, self._empty_at = self._count(now, most)
         return taken
 

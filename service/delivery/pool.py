@@ -106,7 +106,7 @@ class Pool(Generic[C]):
 
     def enter(self, site: str) -> None:
         """Take a slot."""
-        found = self._sites.setdefault(site, _Site())
+        found = self._at(site)
         self._users += found.used == 0
         found.busy += 1
         self._busy += 1
@@ -141,13 +141,13 @@ class Pool(Generic[C]):
             return True
         if messages >= self._limits.messages_per_connection or self._idle <= 0:
             return False
-        self._sites.setdefault(site, _Site()).idle.append(connection)
+        self._at(site).idle.append(connection)
         self._kept[connection] = (site, now + self._idle)
         return True
 
     def retire(self, site: str, connection: C) -> None:
         """A connection is about to be closed, and counts until it is gone."""
-        found = self._sites.setdefault(site, _Site())
+        found = self._at(site)
         self._users += found.used == 0
         found.closing += 1
         self._closing[connection] = site
@@ -186,6 +186,12 @@ class Pool(Generic[C]):
         found.idle.remove(connection)
         self._forget_if_empty(site, found)
         return connection
+
+    def _at(self, site: str) -> _Site[C]:
+        found = self._sites.get(site)
+        if found is None:
+            found = self._sites[site] = _Site()
+        return found
 
     def _forget_if_empty(self, site: str, found: _Site[C]) -> None:
         if found.used == 0 and not found.idle:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any, Literal, Protocol
 
-from deferred.defer import Deferred, succeed
+from deferred.defer import Deferred
 from deferred.failure import Failure
 from service.delivery.content import ContentGone, ContentUnreadable, StoredContent
 from service.delivery.policy import Plan
@@ -37,10 +37,12 @@ class Reports:
         self._journal = journal
         self._compose = compose
 
-    def owed(self, claim: Claim, plan: Plan) -> Deferred[dict[Kind, Submission]]:
+    def owes(self, claim: Claim, plan: Plan) -> bool:
+        """Whether the sender is to be told anything; nobody answers for the null sender (RFC 5321, 4.5.5)."""
+        return bool(claim.sender) and (plan.late or bool(plan.failed))
+
+    def compose(self, claim: Claim, plan: Plan) -> Deferred[dict[Kind, Submission]]:
         """Fire with the reports to be written together with the plan. Never fails."""
-        if not claim.sender or not (plan.failed or plan.late):  # nobody answers for the null sender (RFC 5321, 4.5.5)
-            return succeed({})
         d: Deferred[Any] = StoredContent(self._store, claim).read(0)
         d.add_errback(_nothing_to_return)
         d.add_callback(self._write, claim, plan)

@@ -17,23 +17,25 @@ _ONE_IN: Final = 10  # goes to who has waited longest, whatever its priority
 class Stock:
     """A queue for each priority."""
 
-    __slots__ = ("_queues", "octets", "taken")
+    __slots__ = ("_count", "_queues", "octets", "taken")
 
     def __init__(self) -> None:
         # lists, not deques: an empty deque has 600 octets, and most sites are many and short of work
         self._queues: tuple[list[Claim], ...] = tuple([] for _ in PRIORITIES)
+        self._count = 0
         self.taken = 0
         """Messages that were taken so far."""
         self.octets = 0
         """Of content that is in memory."""
 
     def __len__(self) -> int:
-        return sum(map(len, self._queues))
+        return self._count
 
     def add(self, claims: Iterable[Claim]) -> None:
         """Put these behind those of their priority."""
         for claim in claims:
             self._queues[PRIORITIES.index(claim.priority)].append(claim)
+            self._count += 1
             self.octets += octets(claim)
 
     def take(self) -> Claim:
@@ -45,6 +47,7 @@ class Stock:
             raise IndexError("nothing is in stock")
         queue = min(waiting, key=lambda queue: queue[0].lease) if self.taken % _ONE_IN == 0 else waiting[0]
         claim = queue.pop(0)
+        self._count -= 1
         self.octets -= octets(claim)
         return claim
 
@@ -53,7 +56,7 @@ class Stock:
         claims = [claim for queue in self._queues for claim in queue]
         for queue in self._queues:
             queue.clear()
-        self.octets = 0
+        self._count = self.octets = 0
         return claims
 
 

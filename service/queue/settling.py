@@ -21,8 +21,10 @@ _FEW: Final = 4  # so many addresses are looked up one by one, more by a map of 
 _MESSAGES: Final = """
 SELECT d.job, j.name, d.site, j.sender, d.attempts, j.accepted_at, j.expires_at, d.warned, j.in_doubt, j.size,
        j.eight_bit, j.pieces, c.data, d.doubts, j.begins_at,
-       (SELECT count(*) FROM recipient r WHERE r.job = d.job), d.priority
+       (SELECT count(*) FROM recipient r WHERE r.job = d.job), d.priority,
+       iif(f.state = 'waiting' AND f.site = d.site, f.address, NULL)
 FROM delivery d JOIN job j ON j.id = d.job LEFT JOIN content c ON c.job = d.job
+     LEFT JOIN recipient f ON f.job = d.job AND f.position = 0
 """
 _DUE: Final = (
     _MESSAGES + "WHERE d.state = 0 AND d.site = ? AND d.priority = ? AND d.due <= ? AND (j.deaths = 0 OR d.job = ?)"
@@ -90,9 +92,16 @@ def _claims(connection: apsw.Connection, query: str, bindings: tuple[Any, ...], 
         room -= 0 if row[12] is None else row[9]
         if claims and room < 0:
             break
-        recipients = tuple([address for (address,) in connection.execute(_WAITING, (row[0], row[2]))])
-        claims.append(_claim_of(row, recipients, lease))
+        claims.append(_claim_of(row, _recipients(connection, row), lease))
     return claims
+
+
+def _recipients(connection: apsw.Connection, row: tuple[Any, ...]) -> tuple[str, ...]:
+    """Who waits of the job in this row of `_MESSAGES`. Most jobs have one recipient, who is in the row already."""
+    job, site, recipients, first = row[0], row[2], row[15], row[17]
+    if recipients == 1 and first is not None:
+        return (first,)
+    return tuple([address for (address,) in connection.execute(_WAITING, (job, site))])
 
 
 def unclaim(connection: apsw.Connection, claims: Iterable[Claim]) -> None:

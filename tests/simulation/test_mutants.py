@@ -142,7 +142,7 @@ def deliver_before_the_hour(patch: pytest.MonkeyPatch) -> None:
 
 def tell_no_sender(patch: pytest.MonkeyPatch) -> None:
     """A failure is settled without its bounce."""
-    patch.setattr(Reports, "owed", lambda self, claim, plan: succeed({}))
+    patch.setattr(Reports, "owes", lambda self, claim, plan: False)
 
 
 def leave_a_connection_open(patch: pytest.MonkeyPatch) -> None:
