@@ -127,10 +127,11 @@ def count(config_path: str | None, site: str | None, as_json: bool) -> None:
     """
     with _opened(config_path, telling=True) as (store, _):
         standing = store.standing(site)
+        alike = "" if standing.sites else _alike(store, site)
     if as_json:
         print_json(standing)
     elif not standing.sites:
-        click.echo("the queue is empty" if site is None else f"no mail waits for {clean(site)}")
+        click.echo("the queue is empty" if site is None else f"no mail waits for {clean(site)}{alike}")
     else:
         print_standing(standing)
 
@@ -168,8 +169,8 @@ def show(config_path: str | None, as_json: bool, id: str) -> None:
         if value not in (None, ""):
             click.echo(f"{name + ':':<14}{clean(value)}")
     click.echo()
-    sites = [(one.site, _at_site(one), one.attempts, one.next_attempt) for one in job.sites]
-    print_table(("site", "state", "attempts", "next attempt"), sites)
+    sites = [(one.site, _at_site(one), one.attempts, one.next_attempt, one.rests) for one in job.sites]
+    print_table(("site", "state", "attempts", "next attempt", "rests for"), sites)
     click.echo()
     rows = [(r.address, r.state, r.host, r.phase, _answer(r.code, r.enhanced, r.text), r.at) for r in job.recipients]
     print_table(("recipient", "state", "host", "phase", "last answer", "at"), rows)
@@ -203,15 +204,23 @@ def _changing(change: Change, what: str, done: str) -> None:
             raise click.UsageError("say which: ID..., or --site S, or --all")
         with _opened(config_path) as (store, settings):
             result = store.change(change, ids or None, site)
+            alike = "" if result.changed or result.unchanged else _alike(store, site)
         _poke(Path(settings.queue.directory))
         if as_json:
             print_json({"changed": result.changed, **({"unchanged": result.why} if result.why else {})})
         else:
             click.echo(f"{done} {_jobs(result.changed)}")
-        _tell_unchanged(change, result, site)
+        _tell_unchanged(change, result, f" for {clean(site)}{alike}" if site else "")
 
 
-def _tell_unchanged(change: Change, done: Done, site: str | None) -> None:
+def _alike(store: CommandStore, site: str | None) -> str:
+    """Where there is mail for sites whose names begin with this one: a relay that is reached in several ways is as many
+    sites."""
+    names = [one.site for one in store.standing().sites if one.site.startswith(site)] if site else []
+    return f", but for {clean(', '.join(names[:MOST_SITES]))}" if names else ""
+
+
+def _tell_unchanged(change: Change, done: Done, for_site: str) -> None:
     """Say why jobs that were asked for are as they were."""
     for id, why in done.why.items():
         click.echo(f"deferd: {id} unchanged, {why}", err=True)
@@ -220,7 +229,7 @@ def _tell_unchanged(change: Change, done: Done, site: str | None) -> None:
     if done.unchanged:
         click.echo(f"deferd: {_jobs(done.unchanged)} unchanged, {_OF_MANY.get(change, 'ended meanwhile')}", err=True)
     elif not done.changed:
-        click.echo(f"deferd: no mail waits{f' for {clean(site)}' if site else ''}", err=True)
+        click.echo(f"deferd: no mail waits{for_site}", err=True)
 
 
 def _jobs(number: int) -> str:
@@ -237,7 +246,8 @@ _changing("remove", "Give jobs up: nothing is sent, nobody told.", "removed")
 def _opened(config_path: str | None, *, telling: bool = False) -> Iterator[tuple[CommandStore, Settings]]:
     """The queue, and the settings that name it. Exits where there is none, or it does not know what is asked for.
 
-    With `telling` the command's last words, whatever its end, are about damaged queues that were set aside.
+    With `telling` the command's last words, whatever its end, are about damaged queues that were set aside, and before
+    that about a daemon that is not there.
     """
     settings = local_settings(config_path)
     from service.cli.boot import boot_clock
@@ -247,6 +257,7 @@ def _opened(config_path: str | None, *, telling: bool = False) -> Iterator[tuple
     directory = Path(settings.queue.directory)
     if telling:
         click.get_current_context().call_on_close(lambda: tell_set_aside(directory))
+        click.get_current_context().call_on_close(lambda: _tell_of_nobody(directory))
     try:
         if not directory.is_dir():
             give_up(f"there is no queue at {directory}: start `deferd run` once, or name its configuration with -c")
@@ -256,6 +267,14 @@ def _opened(config_path: str | None, *, telling: bool = False) -> Iterator[tuple
         give_up(clean(error.args[0] if error.args else error))
     except (StoreFailed, OSError) as error:
         give_up(clean(error))
+
+
+def _tell_of_nobody(directory: Path) -> None:
+    """Say so where nothing is being sent, whatever the table says of messages in flight."""
+    from service.queue.lock import nobody_runs
+
+    if nobody_runs(directory):
+        click.echo(f"deferd: no daemon is running in {directory}: nothing is sent until one is", err=True)
 
 
 def _poke(directory: Path) -> None:

@@ -21,9 +21,10 @@ UNDER_WAY: Final = """
 SELECT job, max(state = 1), min(priority) FROM delivery WHERE job IN (SELECT value FROM json_each(?)) GROUP BY job
 """
 SITES: Final = """
-SELECT r.site, d.state, d.attempts, iif(d.state = 0, d.due, NULL), d.doubts
+SELECT r.site, d.state, d.attempts, iif(d.state = 0, max(d.due, ifnull(x.ends, d.due)), NULL), d.doubts,
+       iif(d.state = 0, x.why, NULL)
 FROM (SELECT site, min(position) AS first FROM recipient WHERE job = ?1 GROUP BY site) r
-LEFT JOIN delivery d ON d.job = ?1 AND d.site = r.site ORDER BY r.first
+LEFT JOIN delivery d ON d.job = ?1 AND d.site = r.site LEFT JOIN rest x ON x.site = r.site ORDER BY r.first
 """
 FACTS: Final = "SELECT sender, size, key, in_doubt, ifnull(expires_at, begins_at + ?) FROM job WHERE id = ?"
 
@@ -38,13 +39,15 @@ class ListedJob(JobView, frozen=True, kw_only=True):
 
 class JobSite(msgspec.Struct, frozen=True, kw_only=True):
     """A site of a job, with how its message there stands: `done` where no recipient waits any more, and nothing else is
-    known then. `doubts` counts how often a server may have got the message without our knowing."""
+    known then. `doubts` counts how often a server may have got the message without our knowing. `rests` says why the
+    site has been given a rest, whichever message it was that met the failure; None where it serves."""
 
     site: str
     state: AtSite
     attempts: int | None
     next_attempt: str | None
     doubts: int | None
+    rests: str | None
 
 
 class JobDetails(ListedJob, frozen=True, kw_only=True):
@@ -91,8 +94,9 @@ def details(connection: apsw.Connection, id: str, offset: float, max_age: float)
                 attempts=attempts,
                 next_attempt=rfc3339_wall(due, offset),
                 doubts=doubts,
+                rests=rests,
             )
-            for site, state, attempts, due, doubts in sites
+            for site, state, attempts, due, doubts, rests in sites
         ),
         key=key,
         expires_at=rfc3339_wall(expires, offset),

@@ -8,12 +8,32 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 from pathlib import Path
 from typing import Final
 
 from service.queue.store import StoreFailed
 
 LOCK: Final = "deferd.lock"
+_LOCKS: Final = Path("/proc/locks")
+_HOLDER: Final = re.compile(r"process (\d+) on (.*)\n")
+
+
+def nobody_runs(directory: Path) -> bool:
+    """Whether it is certain that no daemon is at work in the directory. It may be one on another machine, or in another
+    container, of which nothing is seen from here; and to try the lock would keep one out that is about to start."""
+    try:
+        holder = _HOLDER.fullmatch((directory / LOCK).read_text())
+        inode = (directory / LOCK).stat().st_ino
+        locked = {line.split()[-3].rpartition(":")[2] for line in _LOCKS.read_text().splitlines()}
+        if holder is None or holder[2] != os.uname().nodename or str(inode) in locked:
+            return False
+        os.kill(int(holder[1]), 0)
+    except ProcessLookupError:
+        return True
+    except (OSError, ValueError):
+        return False
+    return False
 
 
 class DirectoryLock:

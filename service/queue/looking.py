@@ -26,9 +26,12 @@ _RECIPIENTS: Final = f"""
 SELECT job, address, state, code, enhanced, text, host, phase, at FROM recipient WHERE job {_THESE}
 ORDER BY job, position
 """  # noqa: S608 (as above)
-_DUE: Final = f"""
-SELECT job, min(due) FROM delivery WHERE job {_THESE} AND state < 2 AND NOT hold GROUP BY job
+_NEXT: Final = f"""
+SELECT d.job, min(iif(d.state = 0, max(d.due, ifnull(r.ends, d.due)), d.due))
+FROM delivery d LEFT JOIN rest r ON r.site = d.site
+WHERE d.job {_THESE} AND d.state < 2 AND NOT d.hold GROUP BY d.job
 """  # noqa: S608 (as above)
+"""What waits for a site that rests is not tried before the rest is over."""
 _OF_STATE: Final = "SELECT id FROM job WHERE state = ? ORDER BY id LIMIT ?"
 _OF_STATE_AND_SITE: Final = """
 SELECT id FROM job WHERE state = ? AND EXISTS (SELECT 1 FROM recipient r WHERE r.job = job.id AND r.site = ?)
@@ -59,7 +62,7 @@ def views(connection: apsw.Connection, jobs: Sequence[int], offset: float) -> It
     the job stands. `offset` is what the wall clock has beyond the store's times."""
     rows: list[Any] = connection.execute(_JOBS, (str(list(jobs)),)).fetchall()
     waiting = [row[0] for row in rows if row[5] is None]
-    due: dict[Any, Any] = dict(connection.execute(_DUE, (str(waiting),))) if waiting else {}
+    next_attempts: dict[Any, Any] = dict(connection.execute(_NEXT, (str(waiting),))) if waiting else {}
     people: dict[int, list[RecipientView]] = {row[0]: [] for row in rows}
     recipients: Iterable[Any] = connection.execute(_RECIPIENTS, (str(list(people)),))
     for r in recipients:
@@ -86,7 +89,7 @@ def views(connection: apsw.Connection, jobs: Sequence[int], offset: float) -> It
                 name=name,
                 state=state,
                 attempts=attempts,
-                next_attempt=rfc3339_wall(due.get(id), offset),
+                next_attempt=rfc3339_wall(next_attempts.get(id), offset),
                 recipients=tuple(people[id]),
                 accepted_at=accepted,
                 finished_at=rfc3339_wall(finished_at, offset),

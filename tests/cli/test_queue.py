@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +19,7 @@ from service.cli import terminal
 from service.journal import Journal
 from service.message.job import Job
 from service.message.outcome import Outcome, Phase, State
+from service.queue.lock import LOCK
 from service.queue.poke import POKE
 from service.queue.sqlite import DATABASE, SQLiteStore
 from service.queue.store import Rest, Settlement, Submission
@@ -190,6 +193,14 @@ def test_count_of_one_site(deferd, accept):
     assert deferd("queue", "count", "--site", "d.example").stdout == "no mail waits for d.example\n"
 
 
+def test_sites_of_one_relay_are_named_where_it_is_asked_for(deferd, accept):
+    """One that is reached in two ways is two sites, of which neither has the relay's own name."""
+    accept("bob@mx.example:25/ann", "cy@mx.example:25/none")
+    said = "no mail waits for mx.example:25, but for mx.example:25/ann, mx.example:25/none\n"
+    assert deferd("queue", "count", "--site", "mx.example:25").stdout == said
+    assert deferd("queue", "retry", "--site", "mx.example:25").stderr == f"deferd: {said}"
+
+
 def test_a_rest_that_is_over_is_told_until_the_site_has_served(deferd, accept, spool):
     """It is to be tried, and nobody knows yet."""
     accept("bob@b.example")
@@ -225,6 +236,18 @@ def test_a_damaged_queue_is_told_also_where_the_new_one_cannot_be_read(deferd, s
     assert result.exit_code == 1
     assert "no deferd has worked in this directory yet" in result.stderr
     assert "damaged-20260921T141320Z" in result.stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize("command", [("list",), ("list", "--json"), ("count",)])
+def test_it_is_told_that_a_dead_daemon_sends_nothing(deferd, accept, spool, command):
+    """What it had in flight stays so until the next one starts."""
+    accept("bob@b.example")
+    claim(spool, "b.example")
+    assert deferd("queue", *command).stderr == ""
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    (spool / LOCK).write_text(f"process {gone.pid} on {os.uname().nodename}\n")
+    assert "no daemon is running in" in deferd("queue", *command).stderr
 
 
 def test_an_empty_queue_is_told(deferd, accept):

@@ -103,12 +103,26 @@ def test_the_details_of_a_job(reactor, store, submission, commands, settlement):
     assert (job.sender, job.size, job.key, job.in_doubt) == ("shop@example.org", 21, "order-17", "hold")
     assert (job.priority, job.in_flight, job.expires_at) == ("high", True, "2026-09-22T14:13:20.000Z")
     assert job.sites == (
-        JobSite(site="b.example", state="in_flight", attempts=0, next_attempt=None, doubts=0),
-        JobSite(site="c.example", state="waiting", attempts=1, next_attempt=MINUTE, doubts=1),
-        JobSite(site="d.example", state="done", attempts=None, next_attempt=None, doubts=None),
+        JobSite(site="b.example", state="in_flight", attempts=0, next_attempt=None, doubts=0, rests=None),
+        JobSite(site="c.example", state="waiting", attempts=1, next_attempt=MINUTE, doubts=1, rests=None),
+        JobSite(site="d.example", state="done", attempts=None, next_attempt=None, doubts=None, rests=None),
     )
     commands.change("hold", site="c.example")
     assert commands.show(accepted.id, DAY).sites[1].state == "held"
+
+
+def test_what_waits_for_a_site_that_rests_is_tried_when_the_rest_is_over(reactor, store, commands):
+    """Not when it would be due by itself, also where it was another message that met the failure."""
+    now = reactor.wall_time()
+    reactor.wait(store.note_rest(Rest(site="a.example", ends=now + 60, failures=1, since=now, why="connect: refused")))
+    job, other = commands.list()
+    assert (job.next_attempt, other.next_attempt) == (MINUTE, NOW)
+    (site,) = commands.show(job.id, DAY).sites
+    assert (site.next_attempt, site.rests) == (MINUTE, "connect: refused")
+    assert commands.standing("a.example").sites[0].next_due == MINUTE
+    reactor.wait(store.claim("a.example", 1))
+    (site,) = commands.show(job.id, DAY).sites
+    assert (commands.list()[0].next_attempt, site.next_attempt, site.rests) == (NOW, None, None)
 
 
 def test_a_job_without_an_end_of_its_own_is_given_up_by_the_configuration(commands):
