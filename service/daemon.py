@@ -181,6 +181,7 @@ class Daemon:
             self._store.count,
             in_flight=lambda: self._delivery.in_flight,
             connections=lambda: self._delivery.connections,
+            resting=lambda: sum(view.health == "resting" for view in self._delivery.sites()),
             set_aside=set_aside,
         )
         recent = Recent(self._store.now)
@@ -270,6 +271,7 @@ class Daemon:
                 site=view.name,
                 in_flight=view.in_flight,
                 limit=view.limit,
+                rate=view.rate,
                 rest_until=view.resting_until,
                 why=view.last_error,
             )

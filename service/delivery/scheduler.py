@@ -195,6 +195,7 @@ class Scheduler:
                 resting_until=state.rest_ends + shift if state.health == "resting" else None,
                 in_flight=self._pool.busy_at(name),
                 limit=state.concurrency.limit,
+                rate=state.rate,
                 last_error=state.last_error,
             )
             for name, state in sorted(self._sites.items())

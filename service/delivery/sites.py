@@ -28,13 +28,14 @@ class Allowance(msgspec.Struct, frozen=True):
 
 class SiteView(msgspec.Struct, frozen=True, kw_only=True):
     """A site as the page shows it. `resting_until` is by the store's time, `limit` how many conversations it may have
-    at once, as things are."""
+    at once, as things are, `rate` how many messages a second, at most."""
 
     name: str
     health: Health
     resting_until: float | None
     in_flight: int
     limit: int
+    rate: float | None
     last_error: str
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final, Generic, Protocol, TypeVar
 
+import msgspec
+
 from deferred.defer import Deferred
 from deferred.interfaces import TimeSource
 from service.queue.store import Counts, SiteBacklog
@@ -134,14 +136,7 @@ def _look(
         queue, waiting = None, {}
     known = {line.site: line for line in sites()}
     lines = [
-        SiteLine(
-            site=line.site,
-            due=waiting.get(line.site, line.due),
-            in_flight=line.in_flight,
-            limit=line.limit,
-            rest_until=line.rest_until,
-            why=line.why,
-        )
+        msgspec.structs.replace(line, due=waiting.get(line.site, line.due))
         for line in known.values()
         if line.in_flight or line.rest_until is not None or line.site in waiting
     ]

@@ -41,6 +41,7 @@ _COUNTED: Final = {
     "job_held": ("deferd_jobs_held", "Messages that the daemon held itself, as one had died over them."),
     "store_failed": ("deferd_store_failures", "Times that the store stopped committing."),
     "clock_jumped": ("deferd_clock_jumps", "Times that the wall clock was set to another time."),
+    "reload_failed": ("deferd_reload_failures", "Reloads that changed nothing, as the configuration was wrong."),
     "unhandled_error": ("deferd_unhandled_errors", "Failures that no errback took: each is a bug."),
 }
 _TOLD_AGAIN: Final = frozenset({"bounced", "warned", "store_failed"})
@@ -53,8 +54,8 @@ class Metrics(Collector):
     """A listener of the journal and a page of metrics, with a registry of its own.
 
     `counts` looks at the queue, whose time is `now`, `in_flight` tells how many messages are being delivered,
-    `connections` how many connections to servers are open (by default: those opened less those closed), `set_aside`
-    which damaged queues lie in the queue's directory.
+    `connections` how many connections to servers are open (by default: those opened less those closed), `resting` how
+    many sites rest, `set_aside` which damaged queues lie in the queue's directory.
     """
 
     def __init__(
@@ -64,6 +65,7 @@ class Metrics(Collector):
         counts: Callable[[], Counts],
         in_flight: Callable[[], int],
         connections: Callable[[], int] | None = None,
+        resting: Callable[[], int] = lambda: 0,
         set_aside: Callable[[], Sequence[str]] = lambda: (),
     ) -> None:
         self.registry = CollectorRegistry()
@@ -72,6 +74,7 @@ class Metrics(Collector):
         self._queue = counts
         self._in_flight = in_flight
         self._open = connections
+        self._resting = resting
         self._set_aside = set_aside
         self._counts = dict.fromkeys(_COUNTED, 0)
         self._closed = 0
@@ -132,6 +135,7 @@ class Metrics(Collector):
         yield GaugeMetricFamily("deferd_in_flight", "Messages being delivered now.", value=self._in_flight())
         opened = self._counts["connected"] - self._closed if self._open is None else self._open()
         yield GaugeMetricFamily("deferd_connections", "Connections to mail servers now.", value=opened)
+        yield GaugeMetricFamily("deferd_sites_resting", "Sites that rest now, as their hosts failed.", self._resting())
         yield from self._collect_queue()
         yield from self._collect_damaged()
         yield self._collect_phases()

@@ -22,12 +22,13 @@ MOST_SITES: Final = 50
 
 class SiteLine(msgspec.Struct, frozen=True, kw_only=True):
     """A site as the page shows it. `due` and `rest_until` are by the store's time, `limit` how many messages may be in
-    flight at once as things are (0: it is not known)."""
+    flight at once as things are (0: it is not known), `rate` how many may go in a second (None: as many as can)."""
 
     site: str
     due: float | None = None
     in_flight: int = 0
     limit: int = 0
+    rate: float | None = None
     rest_until: float | None = None
     why: str = ""
 
@@ -146,6 +147,14 @@ def _list(items: Iterable[str], nothing: str) -> str:
     return f"<ul>\n{inner}</ul>\n" if inner else f'<p class="dim">{nothing}</p>\n'
 
 
+def _rate(rate: float) -> str:
+    """Messages a second in the unit in which it is a number to remember."""
+    for unit, seconds in (("a second", 1), ("a minute", 60), ("an hour", 3600)):
+        if rate * seconds >= 1:
+            return f"{rate * seconds:.3g} {unit}"
+    return f"{rate * 86400:.3g} a day"
+
+
 def _site(line: SiteLine, now: float) -> str:
     facts = []
     if line.rest_until is not None and line.rest_until > now:
@@ -153,7 +162,10 @@ def _site(line: SiteLine, now: float) -> str:
     if line.in_flight:
         facts.append(f"{line.in_flight} in flight" + (f" (at most {line.limit})" if line.limit else ""))
     if line.due is not None:
-        facts.append(f"next in {duration(line.due - now)}" if line.due > now else "due now")
+        due = max(line.due, line.rest_until or line.due)
+        facts.append(f"next in {duration(due - now)}" if due > now else "due now")
+    if line.rate is not None:
+        facts.append(f"at most {_rate(line.rate)}")
     if line.why:
         facts.append(f'<span class="dim">{_text(line.why)}</span>')
     return f"<strong>{_text(line.site)}</strong><br>{', '.join(facts) or 'quiet'}"

@@ -53,6 +53,7 @@ def world() -> World:
         ("report_failed", "deferd_reports_failed_total"),
         ("bounced", "deferd_bounces_total"),
         ("site_resting", "deferd_site_rests_total"),
+        ("reload_failed", "deferd_reload_failures_total"),
         ("unhandled_error", "deferd_unhandled_errors_total"),
     ],
 )
@@ -93,6 +94,13 @@ def test_the_queue_is_looked_at_when_somebody_asks(world: World) -> None:
     assert samples[("deferd_queue_jobs", "held")] == 2
     assert samples[("deferd_queue_oldest_age_seconds",)] == 90
     assert samples[("deferd_in_flight",)] == 3
+
+
+def test_sites_that_rest_are_counted_when_somebody_asks(world: World) -> None:
+    """As they are now: an alarm goes by it."""
+    metrics = Metrics(world.clock.wall_time, "1", lambda: world.counts, lambda: 0, resting=lambda: 2)
+    page = metrics.expose(Request("GET", "/metrics", "", {})).body.decode()
+    assert "deferd_sites_resting 2.0" in page
 
 
 def test_an_empty_queue_has_no_age(world: World) -> None:

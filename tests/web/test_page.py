@@ -83,13 +83,30 @@ def test_sites_tell_their_rest_and_their_backlog() -> None:
             SiteLine(site="relay-a", due=NOW - 5, in_flight=4),
             SiteLine(site="relay-c", due=NOW - 5, in_flight=4, limit=10),
             SiteLine(site="relay-b", due=NOW + 300, rest_until=NOW + 125, why="connect: refused"),
+            SiteLine(site="relay-d", due=NOW - 5, rest_until=NOW + 125, why="connect: refused"),
         ]
     ).text
+    assert "next in 2 min" in text.partition("relay-d")[2]
     assert "relay-a 4 in flight, due now" in text
     assert "relay-c 4 in flight (at most 10), due now" in text
     assert "relay-b resting for 2 min" in text
     assert "next in 5 min" in text
     assert "connect: refused" in text
+
+
+@pytest.mark.parametrize(
+    ("rate", "told"),
+    [
+        (5.0, "5 a second"),
+        (0.5, "30 a minute"),
+        (1 / 3600, "1 an hour"),
+        (1 / 86400, "1 a day"),
+        (4 / 3, "1.33 a second"),
+    ],
+)
+def test_a_site_that_has_a_rate_tells_it(rate: float, told: str) -> None:
+    """It is why mail that is due waits."""
+    assert f"relay-a due now, at most {told}" in read(sites=[SiteLine(site="relay-a", due=NOW - 5, rate=rate)]).text
 
 
 def test_a_thousand_sites_do_not_make_it_long() -> None:
