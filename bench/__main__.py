@@ -65,6 +65,8 @@ def main(given: list[str]) -> int:
     """Run those that are named, or all."""
     asked = arguments(given)
     print(f"{document.machine()}\n")
+    if asked.quick:
+        print("--quick: everything is small, to see that it works. These figures mean nothing.\n")
     failed = []
     for name in asked.names or BENCHMARKS:
         try:

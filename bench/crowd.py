@@ -16,7 +16,7 @@ from typing import Final, NamedTuple
 from bench.deferd import Deferd, route
 from bench.mail import Mail
 from bench.processes import Cost, raise_open_files, run
-from bench.sink import NO_CHUNKING, Endpoint, Sink, judged
+from bench.sink import MOST_BUSY, NO_CHUNKING, Endpoint, Sink, judged
 from bench.suite import Benchmark, Picture, Scale, Shown
 from bench.svg import Bar, bars
 from bench.tables import Table, number, times
@@ -122,14 +122,14 @@ def _deferd(messages: int, lead: float) -> Row:
 
 
 def show(rows: Sequence[Row]) -> Shown:
-    """A line for each, beside the bare loop."""
-    bare = next(row.wall for row in rows if row.who == "bare loop")
+    """A line for each, beside the bare loop: unless that was held up by the sink, and says nothing."""
+    bare = next(row for row in rows if row.who == "bare loop")
     lines = tuple(
         (
             row.who,
             f"{row.most:,}",
             number(row.wall),
-            times(row.wall / bare),
+            times(row.wall / bare.wall) if bare.busy <= MOST_BUSY else "void",
             number(row.cpu * 1e6),
             number(row.memory / 1024),
             judged(row.busy, row.sink),

@@ -202,7 +202,7 @@ def table(rows: Sequence[Row], where: str = "") -> Table:
         cpu = "" if row.cpu is None else number(row.cpu * 1e6)
         sink = judged(row.busy, row.sink)
         lines.append((row.who, row.way, number(row.rate), ratio, cpu, str(row.connections), sink))
-    columns = ("", "way", "messages/s", "deferd is", "CPU us each", "connections", "sink busy")
+    columns = ("", "way", "messages/s", "deferd is", "CPU us each", "connections made", "sink busy")
     title = f"{rows[0].messages:,} messages of {SIZE} octets, the median of {rows[0].runs}{where}"
     return Table(title, columns, tuple(lines), tuple(dict.fromkeys(notes)))
 
