@@ -139,13 +139,16 @@ def count(config_path: str | None, site: str | None, as_json: bool) -> None:
 @queue.command()
 @config_option
 @json_option
-@click.argument("id")
-def show(config_path: str | None, as_json: bool, id: str) -> None:
-    """Show one job with its sites and all its recipients, whether finished or not."""
-    with _opened(config_path) as (store, settings):
-        job = store.show(id, settings.retry.max_age)
+@click.argument("job_id", metavar="ID")
+def show(config_path: str | None, as_json: bool, job_id: str) -> None:
+    """Show one job with its sites and all its recipients, whether finished or not.
+
+    ID may also be the NAME of its result file, results/NAME.json.
+    """
+    with _opened(config_path, telling=True) as (store, settings):
+        job = store.show(job_id, settings.retry.max_age)
     if job is None:
-        give_up(f"there is no job {clean(id)}")
+        give_up(f"there is no job {clean(job_id)}")
     if as_json:
         print_json(job)
         return

@@ -11,7 +11,7 @@ import apsw
 
 from service.queue import changing, looking, owing
 from service.queue.calendar import BootClock, resumed
-from service.queue.details import JobDetails, ListedJob, details, listed
+from service.queue.details import JobDetails, ListedJob, details, listed, named
 from service.queue.ids import id_text
 from service.queue.owing import ResultPolicy
 from service.queue.schema import FAULTS, explain, open_reader, open_writer
@@ -69,10 +69,17 @@ class CommandStore:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         self.close()
 
-    def show(self, id: str, max_age: float) -> JobDetails | None:
-        """All of one job, whether finished or not. `max_age` is how long, in seconds, a job is kept at that does not
-        say it itself."""
-        return self._guard(lambda: details(self._reader, id, self._offset(), max_age))
+    def show(self, job: str, max_age: float) -> JobDetails | None:
+        """All of one job, whether finished or not, by its id or else by the name of its result. `max_age` is how long,
+        in seconds, a job is kept at that does not say it itself."""
+        return self._guard(lambda: self._show(job, max_age))
+
+    def _show(self, job: str, max_age: float) -> JobDetails | None:
+        offset = self._offset()
+        found = details(self._reader, job, offset, max_age)
+        if found is None and (id := named(self._reader, job)) is not None:
+            return details(self._reader, id, offset, max_age)
+        return found
 
     def count(self) -> Counts:
         """How much waits."""

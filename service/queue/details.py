@@ -26,6 +26,9 @@ SELECT r.site, d.state, d.attempts, iif(d.state = 0, max(d.due, ifnull(x.ends, d
 FROM (SELECT site, min(position) AS first FROM recipient WHERE job = ?1 GROUP BY site) r
 LEFT JOIN delivery d ON d.job = ?1 AND d.site = r.site LEFT JOIN rest x ON x.site = r.site ORDER BY r.first
 """
+NAMED: Final = """
+SELECT id FROM job WHERE result = ?1 UNION ALL SELECT job FROM alias WHERE result = ?1
+"""
 FACTS: Final = "SELECT sender, size, key, in_doubt, ifnull(expires_at, begins_at + ?) FROM job WHERE id = ?"
 
 
@@ -71,6 +74,12 @@ def listed(connection: apsw.Connection, jobs: Sequence[JobView]) -> list[ListedJ
 
 def _listed(job: JobView, in_flight: bool, priority: Priority | None) -> ListedJob:
     return ListedJob(**msgspec.structs.asdict(job), in_flight=in_flight, priority=priority)
+
+
+def named(connection: apsw.Connection, result: str) -> str | None:
+    """The id of the job that has the result of this name; None where there is none."""
+    row: Any = connection.execute(NAMED, (result,)).fetchone()
+    return id_text(row[0]) if row else None
 
 
 def details(connection: apsw.Connection, id: str, offset: float, max_age: float) -> JobDetails | None:

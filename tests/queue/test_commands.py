@@ -111,6 +111,15 @@ def test_the_details_of_a_job(reactor, store, submission, commands, settlement):
     assert commands.show(accepted.id, DAY).sites[1].state == "held"
 
 
+def test_a_job_is_found_by_the_name_of_its_result(reactor, store, submission, commands):
+    """Which its application knows; also one whose key was used before. Who has a name that is an id comes second."""
+    first, second = (submission("x@c.example", name=name, key="k") for name in ("first", "second"))
+    (accepted,) = reactor.wait(store.accept([first]))
+    reactor.wait(store.accept([second, submission("x@c.example", name=accepted.id)]))
+    assert {commands.show(name, DAY).id for name in ("first", "second", accepted.id)} == {accepted.id}
+    assert commands.show("third", DAY) is None
+
+
 def test_what_waits_for_a_site_that_rests_is_tried_when_the_rest_is_over(reactor, store, commands):
     """Not when it would be due by itself, also where it was another message that met the failure."""
     now = reactor.wall_time()
