@@ -29,6 +29,7 @@ from service.delivery.receipt import Receipt
 from service.delivery.reports import Compose, Reports
 from service.delivery.routes import UNROUTED, Router, Site
 from service.delivery.scheduler import Scheduler
+from service.delivery.setbacks import Setbacks
 from service.delivery.sites import Allowance, SiteView
 from service.delivery.tls import Contexts, Trust
 from service.journal import Journal
@@ -102,6 +103,7 @@ class Delivery:
         self._at_work: dict[Key, Attempt] = {}
         self._heirs: dict[Connection, Attempt] = {}  # of a conversation: whose message is next
         self._decided: set[Key] = set()
+        self._setbacks = Setbacks()
         self._rerouting = 0  # passes through the queue that are under way
         self._drain: Drain | None = None
 
@@ -257,8 +259,9 @@ class Delivery:
         retry, spread, at = self._settings.retry, self._scheduler.spread(), self._now()
         slower = next((one for one in receipt.outcomes if policy.asks_for_less(one)), None)
         if slower is None:
+            self._setbacks.over(claim)
             return self._write(claim, policy.after_receipt(claim, receipt.outcomes, retry, at, spread))
-        rest = self._slow_down(claim.site, slower, began)
+        rest = self._set_back(claim, self._slow_down(claim.site, slower, began))
         return self._write(claim, policy.after_slowing_down(claim, receipt.outcomes, retry, at, rest))
 
     def _slow_down(self, site: str, said: Outcome, began: float) -> float:
@@ -291,7 +294,11 @@ class Delivery:
             return self._write(claim, policy.after_lost_confirmation(claim, error, retry, at, rest, spread))
         if policy.is_overdue(claim, retry, at) and self._scheduler.is_dead(claim.site):
             self._tell_of_others(claim.site, error)
-        return self._write(claim, policy.after_host_failure(claim, error, retry, at, rest))
+        return self._write(claim, policy.after_host_failure(claim, error, retry, at, self._set_back(claim, rest)))
+
+    def _set_back(self, claim: Claim, rest: float) -> float:
+        """The site's rest is over in so many seconds; when is it the message's time again?"""
+        return rest if self._drain is not None else self._setbacks.again(claim, rest, self._settings.retry.site_rest)
 
     def _tell_of_others(self, site: str, error: HostFailure) -> None:
         """A message has expired, or is late, at a site that is dead: so are others, perhaps thousands, and at one probe
