@@ -269,8 +269,11 @@ class Attempt:
         raise CancelledError
 
     def _another_way(self, failure: Failure, host: Host) -> Any:
-        """The host did not serve us: meet it in the clear where that is allowed, else at another address."""
+        """The host did not serve us: meet it with a full TLS handshake where one was saved, or in the clear where that
+        is allowed, else at another address."""
         error = self._blame(failure)
+        if self._peer is not None and self.connection is not None and self.connection.resumed_in_vain:
+            return self._attempt(host)
         if self._connector.goes_on_in_the_clear(self._site, host, error):
             return self._attempt(host)
         if self._connector.goes_on_without_chunking(self._site, error):

@@ -22,7 +22,7 @@ from service.delivery.receipt import describe
 from service.delivery.steps import Steps, deadline
 from service.journal import Journal
 from service.message.outcome import Phase
-from service.smtp.errors import DeliveryError
+from service.smtp.errors import BrokenAnswer, DeliveryError
 from service.smtp.events import Event, Failed, Ready, StartTLS
 from service.smtp.session import Session
 
@@ -50,6 +50,7 @@ class Conversation(BaseProtocol):
         "_waits_until_ready",
         "host",
         "lost",
+        "resumed_in_vain",
     )
 
     def __init__(
@@ -64,6 +65,8 @@ class Conversation(BaseProtocol):
     ) -> None:
         self.host = host
         self.lost = False
+        self.resumed_in_vain = False
+        """Whether it was lost before it took messages, perhaps for the TLS session that it was to resume."""
         self._clock = clock
         self._session = session
         self._timeouts = timeouts
@@ -203,6 +206,9 @@ class Conversation(BaseProtocol):
     def _failed(self, event: Failed) -> None:
         """The conversation is over."""
         self._error = self._error or event.error
+        silent = event.error.code is None and not isinstance(event.error, BrokenAnswer)
+        if silent and not self._ready and self._encryption is not None:
+            self.resumed_in_vain = self._encryption.failed()
 
     def _go_on(self) -> None:
         """All that has happened is known: a subclass does what there is to be done now."""

@@ -9,7 +9,9 @@ weakens nothing, since a server can resume only what it has the keys of, and has
 * It is good for an hour after the certificate was seen, however often it is resumed meanwhile: a certificate that has
   expired or is not trusted any more is found out by then.
 
-A server that does not know the session any more answers with a full handshake, and is verified as ever.
+A server that does not know the session any more answers with a full handshake, and is verified as ever. There are some
+that break off instead, time and again: where a connection came to nothing that was to resume one, the next ones to this
+host have a full handshake, for an hour.
 """
 
 from __future__ import annotations
@@ -27,6 +29,8 @@ from service.delivery import tls
 
 _GOOD_FOR: Final = 3600.0
 """Seconds after its certificate was verified in which a session is resumed."""
+
+_NEVER: Final = float("-inf")
 
 
 MOST_SESSIONS: Final = 1000
@@ -59,6 +63,7 @@ class Sessions:
     def __init__(self, clock: TimeSource) -> None:
         self._clock = clock
         self._kept: dict[Key, _Kept] = {}
+        self._in_vain: dict[Key, float] = {}
 
     def find(self, key: Key, context: ssl.SSLContext) -> ssl.SSLSession | None:
         """The session to resume with this host under this context; None where there is none that is still good."""
@@ -69,6 +74,8 @@ class Sessions:
 
     def keep(self, key: Key, session: ssl.SSLSession, context: ssl.SSLContext) -> None:
         """The next connections to this host may resume this session, whose certificate has just been verified."""
+        if self._clock.time() - self._in_vain.get(key, _NEVER) < _GOOD_FOR:
+            return
         self._kept.pop(key, None)
         if len(self._kept) >= MOST_SESSIONS:
             del self._kept[next(iter(self._kept))]
@@ -77,22 +84,31 @@ class Sessions:
     def forget(self) -> None:
         """Resume nothing that was begun before now."""
         self._kept.clear()
+        self._in_vain.clear()
+
+    def in_vain(self, key: Key) -> None:
+        """A session was offered to this host, and the connection came to nothing: perhaps for that."""
+        self._kept.pop(key, None)
+        self._in_vain[key] = self._clock.time()
 
 
 class Encryption:
     """TLS for one connection to `key`, by the context of its route's policy, with the server named `server`."""
 
-    __slots__ = ("_context", "_key", "_server", "_sessions")
+    __slots__ = ("_context", "_key", "_server", "_sessions", "offered")
 
     def __init__(self, context: ssl.SSLContext, server: str, sessions: Sessions, key: Key) -> None:
         self._context = context
         self._server = server
         self._sessions = sessions
         self._key = key
+        self.offered = False
+        """Whether it was to resume a session."""
 
     def begin(self, transport: Transport, timeout: float) -> Deferred[None]:
         """Fire when the transport has TLS. Fails with `NoTLS`."""
         session = self._sessions.find(self._key, self._context)
+        self.offered = session is not None
         d = transport.start_tls(self._context, server_hostname=self._server, timeout=timeout, session=session)
         return d.add_errback(self._failed, transport)
 
@@ -103,6 +119,12 @@ class Encryption:
             raise NoTLS("octets came before the TLS handshake, which may be anybody's", tampered=True)
         assert isinstance(error, OSError)
         raise NoTLS(tls.explain(error, self._server, transport.get_extra_info("ssl_object")))
+
+    def failed(self) -> bool:
+        """The connection came to nothing; whether it may have been for the session that was offered."""
+        if self.offered:
+            self._sessions.in_vain(self._key)
+        return self.offered
 
     def remember(self, transport: Transport) -> None:
         """Let the next connections resume this one's session; to be called once the server has said something inside

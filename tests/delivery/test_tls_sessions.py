@@ -14,7 +14,7 @@ from deferred.testing import MemoryReactor
 from service.delivery.encryption import MOST_SESSIONS, Sessions
 from service.message.outcome import Phase, State
 from tests.delivery.room import HOST, PORT, Room
-from tests.fakes.smtp_server import SMTPServer
+from tests.fakes.smtp_server import CLOSE, PROCEED, RESET, SILENT, Do, SMTPServer
 
 
 @pytest.fixture(scope="module")
@@ -116,6 +116,38 @@ def test_the_certificate_is_seen_again_after_an_hour(room: Room) -> None:
     for _ in range(6):
         room.deliver(seconds=900.0)
     assert room.server.resumed == [False, True, True, True, False, True]
+
+
+@pytest.mark.parametrize("policy", ["verify", "opportunistic"])
+@pytest.mark.parametrize("scheme", ["smtp", "smtps"])
+@pytest.mark.parametrize("end", [CLOSE, RESET, SILENT])
+def test_a_host_that_breaks_off_what_is_resumed_is_met_with_a_full_handshake(
+    room: Room, authority: trustme.CA, scheme: str, policy: Tls, end: Do
+) -> None:
+    """At once, for the same message, and by TLS also where it might do without; and so are the next ones."""
+    room.server.close()
+    server = SMTPServer(room.reactor, tls=serving(authority, "mx.test"))
+    server.implicit_tls = scheme == "smtps"
+    server.listen(HOST, PORT).always("resumed", end)
+    room.configured(routes=(route(policy, scheme=scheme),))
+    for _ in range(4):
+        room.deliver(seconds=400.0)
+    assert (server.resumed, len(server.messages)) == ([False, True, False, False, False], 4)
+    assert [facts["tls"] for facts in room.told("connected")] == [True] * 4
+    assert room.told("site_resting") == []
+    room.advance(3600.0)
+    room.deliver()
+    room.deliver(seconds=400.0)
+    assert server.resumed[5:] == [False, True, False]
+
+
+def test_a_host_that_answers_says_nothing_of_the_session(room: Room) -> None:
+    """What it refuses it would refuse anyhow: it is not met twice for that."""
+    room.deliver()
+    room.server.on("ehlo", PROCEED, "421 4.3.2 not now")
+    room.deliver(seconds=30.0)
+    assert (room.server.resumed, len(room.server.messages)) == ([False, True, True], 2)
+    assert len(room.told("site_resting")) == 1
 
 
 def test_sessions_are_found_by_host_and_context_until_they_are_forgotten(reactor: MemoryReactor) -> None:

@@ -6,9 +6,9 @@
 
 Script words are: connect, ehlo, helo, starttls, tls, auth, mail, rcpt, rcpt:ADDRESS, data, body, chunk, confirm, rset,
 noop, quit.
-`connect` is the greeting, `tls` the handshake after 220 to STARTTLS, `body` the first octets of content (what is said
-then is the answer, if BDAT brought them), `chunk` the answer to a BDAT, `confirm` that to the final dot or to the last
-BDAT. BDAT is taken whether `extensions` has CHUNKING or not.
+`connect` is the greeting, `tls` the handshake after 220 to STARTTLS, `resumed` what follows a handshake that resumed a
+session, `body` the first octets of content (what is said then is the answer, if BDAT brought them), `chunk` the answer
+to a BDAT, `confirm` that to the final dot or to the last BDAT. BDAT is taken whether `extensions` has CHUNKING or not.
 """
 
 from __future__ import annotations
@@ -320,6 +320,10 @@ class _Peer(BaseProtocol):
     def tls_done(self, _: None) -> None:
         self.secure = True
         self.server.resumed.append(self.transport.get_extra_info("ssl_object").session_reused)
+        if self.server.resumed[-1]:
+            action = self.server.action("resumed")
+            if action is not PROCEED:
+                self.act(action, "")
 
     def do_auth(self, text: str) -> None:
         action = self.server.action("auth")
