@@ -41,7 +41,7 @@ _ASKED: Final = 500  # names that the store is asked about in one turn
 _SLICE: Final = 0.004  # seconds of work in one turn
 _BURST: Final = 500.0  # jobs that end in a second
 _COUNTED: Final = 0.25  # seconds over which they are counted
-_GIVES_WAY: Final = 10.0  # seconds of a burst in which nothing is written
+_GIVES_WAY: Final = 10.0  # seconds of a burst, or of several, in which nothing is written
 _PAUSES: Final = (1.0, 5.0, 15.0, 60.0)
 _encode: Final = msgspec.json.Encoder().encode
 
@@ -60,7 +60,8 @@ class ResultWriter:
         self._writing = False
         self._ended = 0  # jobs since `_counted_at`
         self._counted_at = reactor.time()
-        self._burst_since: float | None = None
+        self._in_burst = False
+        self._behind_since: float | None = None
         self._timer: TimerHandle | None = None
         self._late_timer: TimerHandle | None = None
         self._failures = 0  # in a row
@@ -128,16 +129,18 @@ class ResultWriter:
         d.add_callback(self._written, batch)
 
     def _gives_way(self) -> bool:
-        """Whether this is the beginning of a burst, in which the machine is better left to the deliveries."""
+        """Whether this is the beginning of a burst, in which the machine is better left to the deliveries. Who has not
+        caught up in the lull after it gives way no longer in the next."""
         if self._stopped is not None:
             return False
         now = self._reactor.time()
         elapsed = now - self._counted_at
         if elapsed >= _COUNTED:
-            in_burst = self._ended > _BURST * elapsed
-            self._burst_since = None if not in_burst else now if self._burst_since is None else self._burst_since
+            self._in_burst = self._ended > _BURST * elapsed
             self._ended, self._counted_at = 0, now
-        return self._burst_since is not None and now - self._burst_since < _GIVES_WAY
+        if self._in_burst and self._behind_since is None:
+            self._behind_since = now
+        return self._in_burst and self._behind_since is not None and now - self._behind_since < _GIVES_WAY
 
     def _look_up(self, batch: list[OwedResult]) -> None:
         """Take what is ready into the batch."""
@@ -176,7 +179,10 @@ class ResultWriter:
     def _rest(self) -> None:
         if self._ready or self._catching_up is not None:
             self._wake(0)
-        elif self._soon:
+            return
+        if not self._in_burst:
+            self._behind_since = None
+        if self._soon:
             self._wake(max(0, next(iter(self._soon.values())) - self._reactor.time()))
         elif self._stopped is not None and not self._stopped.called:
             self._stopped.callback(None)

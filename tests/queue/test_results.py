@@ -146,6 +146,33 @@ def test_in_a_burst_mail_goes_first(reactor, store, writer, layout, submission, 
     assert len(list(layout.results.iterdir())) == next(names)
 
 
+def test_bursts_with_short_lulls_between_do_not_put_results_off_for_ever(
+    reactor, store, writer, layout, submission, settlement, monkeypatch
+):
+    """Each lull is too short for what has gathered, where a file takes the disk some time."""
+    in_thread = reactor.defer_to_thread
+
+    def defer_to_thread(function, *args):
+        d = in_thread(function, *args)
+        if function is not results_module.write_results:
+            return d
+        late = Deferred()
+        reactor.call_later(0.1, d.add_callback, late.callback)
+        return late
+
+    monkeypatch.setattr(reactor, "defer_to_thread", defer_to_thread)
+    names = itertools.count()
+    latest = 0
+    for tenth in range(400):
+        if tenth % 50 < 46:  # the lull takes 0.4 s
+            reactor.wait(store.accept([submission(name=f"j{next(names)}") for _ in range(60)]))
+            reactor.wait(store.settle([settlement(claim) for claim in reactor.wait(store.claim("a.example", 60))]))
+        reactor.advance(0.1)
+        missing = 60 * (tenth - tenth // 50 * 4) - len(list(layout.results.iterdir()))
+        latest = max(latest, missing / 600)
+    assert latest < 13.0  # seconds, about
+
+
 def test_what_a_dead_daemon_owed_is_written_at_the_next_start(
     reactor, open_store, told, layout, submission, settlement
 ):
