@@ -114,7 +114,7 @@ class Delivery:
         site, limits = self._sites.get(name, UNROUTED), self._settings.limits
         return Allowance(
             limits.connections_per_site if site.connections is None else site.connections,
-            limits.rate_per_site if site.rate is None else site.rate,
+            limits.rate_per_site if site.rate is None and site.relays else site.rate,
         )
 
     def _belongs(self, claim: Claim) -> bool:

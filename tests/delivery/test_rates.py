@@ -107,6 +107,15 @@ def test_a_new_rate_counts_at_once(room: Room, old: float | None, new: float | N
         assert after[0] - begun(room)[before - 1] == pytest.approx(1 / new, abs=0.4) or old in (None, 1 / 3600)
 
 
+def test_what_no_route_fits_waits_for_no_token(room: Room) -> None:
+    """No server is asked, so none has to be spared: the senders learn of it at once."""
+    (route,) = room.settings.routes
+    rated(room, 1 / 60).configured(routes=(msgspec.structs.replace(route, domains=("b.example",)),))
+    many(room, 30, "nowhere.example")
+    room.advance(1.0)
+    assert len(room.told("failed")) == 30
+
+
 def test_a_routes_own_rate_counts(room: Room) -> None:
     """Another route's site goes as fast as it can."""
     slow, quick = sites(room, 2)
