@@ -14,7 +14,7 @@ from deferred.testing import MemoryReactor
 from service.delivery.pace import START
 from service.delivery.resolver import Resolver
 from service.message.outcome import State
-from tests.delivery.room import PORT, Room, many
+from tests.delivery.room import PORT, Room, many, sites
 
 
 class Names:
@@ -114,3 +114,90 @@ def test_many_messages_for_a_slow_name_take_one_look_up(room: Room, names: Names
     names.asked[0][1].callback([("192.0.2.1", PORT)])
     room.advance(1.0)
     assert {room.outcome(f"user{count}@b.example", f"j{count + 1}").state for count in range(15)} == {State.DELIVERED}
+
+
+def test_an_old_answer_serves_while_a_new_one_is_long_in_coming(reactor: MemoryReactor, names: Names) -> None:
+    """A second is waited for the new one; the old one is good for an hour more, and at once as long as it fails to
+    come."""
+    resolver = Resolver(reactor)
+    ask(resolver)
+    names.asked[0][1].callback([("192.0.2.1", PORT)])
+    reactor.advance(40.0)
+    slow = ask(resolver)
+    assert slow == []
+    reactor.advance(1.1)
+    assert slow == ask(resolver) == [[("192.0.2.1", PORT)]]
+    names.asked[1][1].callback([("192.0.2.2", PORT)])
+    assert ask(resolver) == [[("192.0.2.2", PORT)]]
+    reactor.advance(3700.0)
+    old = ask(resolver)
+    reactor.advance(29.0)
+    assert old == []
+    reactor.advance(1.1)
+    assert isinstance(old[0], TimeoutError)
+
+
+def test_a_new_answer_in_time_counts(reactor: MemoryReactor, names: Names) -> None:
+    """Also where it is that the name is no more."""
+    resolver = Resolver(reactor)
+    ask(resolver)
+    names.asked[0][1].callback([("192.0.2.1", PORT)])
+    reactor.advance(40.0)
+    late = ask(resolver)
+    names.asked[1][1].errback(socket.gaierror(socket.EAI_NONAME, "no such name"))
+    assert isinstance(late[0], socket.gaierror)
+    assert late == ask(resolver)
+    assert reactor.pending == 0
+
+
+def test_an_old_answer_serves_while_the_name_server_is_in_trouble(reactor: MemoryReactor, names: Names) -> None:
+    """Which says nothing of the name."""
+    resolver = Resolver(reactor)
+    ask(resolver)
+    names.asked[0][1].callback([("192.0.2.1", PORT)])
+    reactor.advance(40.0)
+    brought = ask(resolver)
+    names.asked[1][1].errback(socket.gaierror(socket.EAI_AGAIN, "try again"))
+    assert brought == [[("192.0.2.1", PORT)]]
+    reactor.advance(6.0)
+    ask(resolver)
+    assert len(names.asked) == 3
+
+
+def test_names_that_are_slow_do_not_cost_other_sites_anything(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
+    """There are four threads to look names up, and a dozen names whose servers are dead have them all the time."""
+    servers = sites(room, 13)
+    look_up = room.reactor.getaddrinfo
+    waiting: list[tuple[str, Deferred[list[Address]]]] = []
+    at_work: list[str] = []
+
+    def getaddrinfo(host: str, port: int) -> Deferred[list[Address]]:
+        d: Deferred[list[Address]] = Deferred()
+        waiting.append((host, d))
+        begin()
+        return d
+
+    def begin() -> None:
+        while waiting and len(at_work) < 4:
+            host, d = waiting.pop(0)
+            at_work.append(host)
+            room.reactor.call_later(0.01 if host == "s0.test" else 20.0, end, host, d)
+
+    def end(host: str, d: Deferred[list[Address]]) -> None:
+        at_work.remove(host)
+        begin()
+        if host == "s0.test":
+            look_up(host, PORT).add_callback(d.callback)
+        else:
+            d.errback(socket.gaierror(socket.EAI_AGAIN, "no answer"))
+
+    monkeypatch.setattr(room.reactor, "getaddrinfo", getaddrinfo)
+    room.deliver("bob@s0.example")
+    for number in range(1, 13):
+        many(room, 100, f"s{number}.example")
+    for minute in range(30):
+        room.deliver(f"u{minute}@s0.example", seconds=60.0)
+    assert len(servers[0].messages) == 31
+    assert [facts for facts in room.told("site_resting") if facts["site"] == "s0.test:25"] == []
+    arrived = [message.at - room.began for message in servers[0].messages]
+    assert max(at % 60.0 for at in arrived) < 3.0
