@@ -252,15 +252,14 @@ class Attempt:
         failure.trap(HostFailure)
         error = failure.value
         assert isinstance(error, HostFailure)
-        unheard = (
-            error.phase is Phase.MAIL and error.code in (None, TAKES_LEAVE) and not isinstance(error, BrokenAnswer)
-        )
-        anew = unheard or self._connector.goes_on_without_chunking(self._site, error)
+        anew = _unheard(error) or self._connector.goes_on_without_chunking(self._site, error)
         return self._next_relay(error) if anew and not self._connector.closing else self._elsewhere(failure)
 
     def _behind(self, failure: Failure) -> Any:
         """A connection that dies before the message in front is answered says nothing of this one."""
         if not self.ahead:
+            if self.connection is not None and self.connection.timed_out and _unheard(failure.value):
+                self._connector.ahead_in_vain(self.connection)
             return self._afresh(failure)
         failure.trap(HostFailure)
         error = failure.value
@@ -350,3 +349,10 @@ class Attempt:
     def _unrouted(self, address: str) -> Outcome:
         text = f"no route for domain {domain_of(address)}: the configuration's routes do not fit it"
         return Outcome(address, State.FAILED, None, "5.1.2", text, "", Phase.CONNECT)
+
+
+def _unheard(error: BaseException) -> bool:
+    """Whether the server has not said a word of the message."""
+    if not isinstance(error, HostFailure) or isinstance(error, BrokenAnswer):
+        return False
+    return error.phase is Phase.MAIL and error.code in (None, TAKES_LEAVE)

@@ -34,6 +34,10 @@ _IN_THE_CLEAR: Final = 3600.0
 _WITHOUT_CHUNKING: Final = 3600.0
 """Seconds for which a host is sent DATA that has offered CHUNKING without knowing it."""
 
+_ONE_BY_ONE: Final = 3600.0
+"""Seconds for which a host gets no envelope ahead that has never answered one, as it throws away what comes behind a
+message before it has said what becomes of that."""
+
 _MOST_ADDRESSES: Final = 8
 """Of one host that are tried, so that no name can keep an attempt busy without end."""
 
@@ -82,6 +86,7 @@ class Connector:
         self._tls_sessions = Sessions(reactor)
         self._plain: dict[tuple[str, str], float] = {}
         self._unchunked: dict[tuple[str, str], float] = {}
+        self._one_by_one: dict[tuple[str, str], float] = {}
         self._timer: TimerHandle | None = None
         self.generation = 0
         """Of the settings: what was begun under an older one is not gone on with."""
@@ -98,6 +103,7 @@ class Connector:
         self._plain.clear()
         self._tls_sessions.forget()
         self._unchunked.clear()
+        self._one_by_one.clear()
         self._resolver.forget()
         self.close_idle()
 
@@ -247,10 +253,16 @@ class Connector:
         self._watch()
 
     def ahead(self, connection: Connection) -> None:
-        """A connection takes the next envelope ahead: if it is to have another message at all."""
+        """A connection takes the next envelope ahead: if it is to have another message at all, and answers such."""
         worn = connection.messages >= self._settings.limits.messages_per_connection
-        if not worn and connection.generation == self.generation:
+        in_vain = self._one_by_one.get((connection.site, connection.host), 0.0) > self._reactor.time()
+        if not worn and not in_vain and connection.generation == self.generation:
             self._more(connection)
+
+    def ahead_in_vain(self, connection: Connection) -> None:
+        """A connection has answered a message, and then not a word of the envelope that had gone ahead. It is
+        remembered for a while, so that not every other message has to wait for that."""
+        self._one_by_one[connection.site, connection.host] = self._reactor.time() + _ONE_BY_ONE
 
     def lost(self, connection: Connection) -> None:
         """A connection is gone."""

@@ -51,6 +51,7 @@ class Conversation(BaseProtocol):
         "host",
         "lost",
         "resumed_in_vain",
+        "timed_out",
     )
 
     def __init__(
@@ -65,6 +66,8 @@ class Conversation(BaseProtocol):
     ) -> None:
         self.host = host
         self.lost = False
+        self.timed_out = False
+        """Whether it has ended because the server did not answer in time."""
         self.resumed_in_vain = False
         """Whether it was lost before it took messages, perhaps for the TLS session that it was to resume."""
         self._clock = clock
@@ -282,4 +285,5 @@ class Conversation(BaseProtocol):
         return deadline(phase, self._full, self._timeouts)
 
     def _timed_out(self) -> None:
+        self.timed_out = True
         self._take(self._session.timed_out())

@@ -484,3 +484,31 @@ def test_a_bug_in_hearing_the_front_does_not_touch_the_one_behind(room: Room, mo
     assert room.outcome(BEHIND, "j3").state is State.DELIVERED
     assert bugs(room) == ["RuntimeError: a bug"]
     nothing_is_left(room)
+
+
+def test_a_server_that_throws_away_what_goes_ahead_gets_it_no_more(room: Room) -> None:
+    """For an hour, or until a reload: one message waits for an answer that never comes, and not every other one."""
+    room.server.forgetful = True
+    for number in range(100):
+        room.accept(f"u{number}@b.example")
+    room.advance(room.settings.timeouts.command + 10.0)
+    assert len(room.server.messages) == 100
+    assert (room.server.connections, room.told("site_resting")) == (2, [])
+    room.advance(3600.0)
+    connections = room.server.connections
+    for number in range(3):
+        room.accept(f"v{number}@b.example")
+    room.advance(room.settings.timeouts.command + 10.0)
+    assert (len(room.server.messages), room.server.connections - connections) == (103, 2)
+
+
+def test_a_server_that_takes_leave_behind_a_message_gets_more_ahead(room: Room) -> None:
+    """It has heard what went ahead, and wants it on another connection."""
+    room.server.on("confirm", PROCEED, Then("250 2.0.0 taken"))
+    line_up(room)
+    room.accept("u1@b.example")
+    room.accept("u2@b.example")
+    room.accept("u3@b.example")
+    room.advance(0.5)
+    assert [message.recipients[0] for message in room.server.messages][-3:] == [f"u{n}@b.example" for n in (1, 2, 3)]
+    assert any(b".\r\nMAIL FROM" in read for read in room.server.reads[-4:])

@@ -86,7 +86,8 @@ class Message:
 class SMTPServer:
     """Takes everything, but for what its script says. `latency` is in seconds, for each read; `ends` has the error with
     which each connection ended, None where it was closed in good order; `reads` is what came, as it came; `resumed`
-    tells of each TLS handshake whether it was a former session's."""
+    tells of each TLS handshake whether it was a former session's. One that is `forgetful` throws away what comes
+    behind a message before it has answered that."""
 
     reactor: Reactor
     extensions: tuple[str, ...] = ("PIPELINING", "8BITMIME", "SIZE 52428800", "ENHANCEDSTATUSCODES")
@@ -94,6 +95,7 @@ class SMTPServer:
     implicit_tls: bool = False
     accounts: dict[str, str] = field(default_factory=dict)
     latency: float = 0.0
+    forgetful: bool = False
     messages: list[Message] = field(default_factory=list)
     commands: list[str] = field(default_factory=list)
     reads: list[bytes] = field(default_factory=list)
@@ -433,7 +435,7 @@ class _Peer(BaseProtocol):
         end = whole.find(b"\r\n.\r\n")
         if end < 0:
             return False
-        content, self.buffer = whole[2 : end + 2], whole[end + 5 :]
+        content, self.buffer = whole[2 : end + 2], b"" if self.server.forgetful else whole[end + 5 :]
         self.in_body = False
         self.finish(unstuff(content))
         return True
