@@ -76,7 +76,7 @@ class Reactor:
         self._waking = threading.RLock()  # against closing meanwhile; a signal's handler may come in between
         self._signals = Signals(self.call_soon_threadsafe, self._wake_out)
         self._pool = ThreadPool(self.call_soon_threadsafe, size=threads, backlog=thread_backlog)
-        self._resolver = ThreadPool(self.call_soon_threadsafe, size=4, name="resolver")
+        self._resolver = ThreadPool(self.call_soon_threadsafe, size=16, name="resolver")  # a dead server holds one long
         self._triggers: dict[str, list[Callable[[], object]]] = {"start": [], "stop": []}
         self._running = False
         self._stopping = False

@@ -292,7 +292,7 @@ class Delivery:
             self._connector.close_idle(claim.site)
         if isinstance(error, ConfirmationLost):
             return self._write(claim, policy.after_lost_confirmation(claim, error, retry, at, rest, spread))
-        if policy.is_overdue(claim, retry, at) and self._scheduler.is_dead(claim.site):
+        if self._drain is None and policy.is_overdue(claim, retry, at) and self._scheduler.is_dead(claim.site):
             self._tell_of_others(claim.site, error)
         return self._write(claim, policy.after_host_failure(claim, error, retry, at, self._set_back(claim, rest)))
 

@@ -8,7 +8,7 @@ import pytest
 
 from config.settings import Relay, Route
 from service.message.outcome import State
-from tests.delivery.room import BOTH_DIALECTS, PORT, Room, many
+from tests.delivery.room import BOTH_DIALECTS, HOST, PORT, Room, many
 from tests.fakes.smtp_server import CLOSE, SILENT, STALL, Late, SMTPServer
 
 
@@ -272,3 +272,27 @@ def test_nothing_waits_for_a_kept_connection_that_a_drain_has_left(room: Room) -
     drained(room)
     room.advance(6.0)
     assert (room.server.open, room.reactor.pending) == (0, 0)
+
+
+def test_nothing_is_claimed_for_a_dead_site_while_the_daemon_ends(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a probe finds out then is for the next start to tell of the others: nobody would be left to settle them."""
+    room.configured(retry={"max_age": 4000.0})
+    room.server.close()
+    many(room, 5)
+    room.advance(3600.0)
+    room.server.listen(HOST, PORT)
+    room.server.always("connect", SILENT)
+    for _ in range(401):
+        room.advance(1.0)
+        if room.delivery.in_flight:
+            break
+    room.advance(4001.0 - room.now)
+    assert room.delivery.in_flight == 1
+    asked: list[str] = []
+    claim = room.store.claim
+    monkeypatch.setattr(room.store, "claim", lambda site, limit: asked.append(site) or claim(site, limit))
+    drained(room)
+    room.server.reset_all()
+    room.advance(30.0)
+    assert asked == []
+    assert not any(delivery.claimed for delivery in room.store.deliveries.values())
