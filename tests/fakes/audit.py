@@ -11,13 +11,17 @@ import json
 import re
 import subprocess
 import sys
+import time
 from collections import Counter, defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import count
 from typing import Any
 
 import apsw
 
+from service.queue.commands import CommandStore
+from service.queue.store import Counts
 from tests.fakes.process import ROOT, DaemonProcess, eventually
 from tests.fakes.relay import Arrival, Relay
 
@@ -150,14 +154,24 @@ class Books:
                 why.with_suffix("").unlink()
                 why.unlink()
         self._wait_for_intake()
-        self._held = len(eventually(self._queued, lambda jobs: all(job["state"] == "held" for job in jobs)))
+        self._wait_until(lambda counts: counts.queued == counts.held)
+        held = self._queued()
+        assert all(job["state"] == "held" for job in held), held
+        self._held = len(held)
         deferd(self.process, "queue", "release", "--all")
-        eventually(self._queued, lambda jobs: jobs == [])
+        self._wait_until(lambda counts: counts.queued == 0)
+        assert self._queued() == []
         assert self.process.stop() == 0  # all results have been written then
         self.keep_log()
 
     def _wait_for_intake(self) -> None:
         eventually(lambda: list((self.process.queue / "new").iterdir()), lambda left: left == [])
+
+    def _wait_until(self, holds: Callable[[Counts], bool]) -> None:
+        """By looking into the store: to look by a command, a process each time, would cost more than all that is done.
+        Suspects have their turns for 16 seconds."""
+        with CommandStore(self.process.queue, time.time) as store:
+            eventually(store.count, holds)
 
     def _queued(self) -> list[dict[str, Any]]:
         """What is in the queue, reports too."""
