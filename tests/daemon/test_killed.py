@@ -8,6 +8,7 @@ itself says that it may have been, and nothing be left over.
 from __future__ import annotations
 
 import json
+import os
 import random
 import signal
 import threading
@@ -22,6 +23,7 @@ import pytest
 
 from tests.fakes import strace
 from tests.fakes.audit import SETTINGS, Books, Tally, deferd
+from tests.fakes.forked import Zygote
 from tests.fakes.process import DaemonProcess, eventually
 from tests.fakes.relay import Relay
 from tests.fakes.strace import Point, Reference
@@ -43,11 +45,17 @@ class References(NamedTuple):
     usual: Reference
 
 
-def make_books(directory: Path, relay: Relay) -> Books:
+@pytest.fixture(scope="session")
+def zygote() -> Iterator[Zygote]:
+    """All daemons come from one process, where sets have their order by one seed: they start alike, call for call."""
+    with Zygote({**os.environ, "PYTHONWARNINGS": "error", "PYTHONHASHSEED": "0"}) as zygote:
+        yield zygote
+
+
+def make_books(directory: Path, relay: Relay, zygote: Zygote) -> Books:
     """A queue in `directory`, with a daemon not yet started that sends everything to `relay`."""
     routes = [{"domains": ["*"], "relay": f"smtp://127.0.0.1:{relay.port}", "tls": "none"}]
-    # The same seed makes Python's own start the same, call for call.
-    return Books(DaemonProcess(directory, {**SETTINGS, "routes": routes}, {"PYTHONHASHSEED": "0"}), relay)
+    return Books(DaemonProcess(directory, {**SETTINGS, "routes": routes}, zygote=zygote), relay)
 
 
 def one_run(books: Books, number: int) -> Callable[[DaemonProcess], None]:
@@ -74,15 +82,15 @@ def tracing() -> None:
 
 
 @pytest.fixture(scope="session")
-def references(tracing: None, tmp_path_factory: pytest.TempPathFactory) -> References:
+def references(tracing: None, zygote: Zygote, tmp_path_factory: pytest.TempPathFactory) -> References:
     """Two runs, watched."""
     directory = tmp_path_factory.mktemp("references")
     trace = directory / "trace"
     with Relay() as relay, ExitStack() as stack:
-        warm, fresh = (make_books(directory / name, relay) for name in ("warm", "fresh"))
+        warm, fresh = (make_books(directory / name, relay, zygote) for name in ("warm", "fresh"))
         for books in (warm, fresh):
             stack.enter_context(books.process)
-        warm.process.start()  # so that Python has compiled all that it needs
+        warm.process.start()
         assert warm.process.stop() == 0
         first = strace.watched(fresh.process, trace, one_run(fresh, 0))
         usual = strace.watched(warm.process, trace, one_run(warm, 0))
@@ -90,10 +98,10 @@ def references(tracing: None, tmp_path_factory: pytest.TempPathFactory) -> Refer
 
 
 @pytest.fixture
-def books(tmp_path: Path) -> Iterator[Books]:
+def books(tmp_path: Path, zygote: Zygote) -> Iterator[Books]:
     """A queue, with a relay of its own."""
     with Relay() as relay:
-        books = make_books(tmp_path / "daemon", relay)
+        books = make_books(tmp_path / "daemon", relay, zygote)
         with books.process:
             yield books
 

@@ -274,7 +274,14 @@ class Books:
 
 def deferd(process: DaemonProcess, *words: str) -> str:
     """What a command says of the queue of `process`."""
-    command = [sys.executable, "-m", "service.cli", *words, "-c", str(process.config)]
+    words = (*words, "-c", str(process.config))
+    if process.zygote is not None:
+        forked = process.zygote.fork(*words)
+        with forked.stdout:
+            said = forked.stdout.read()
+        assert forked.wait() == 0, said
+        return said
+    command = [sys.executable, "-m", "service.cli", *words]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT, env=process.environ)
     assert done.returncode == 0, done.stderr
     return done.stdout

@@ -19,23 +19,32 @@ from typing import Any
 
 import yaml
 
+from tests.fakes.forked import ROOT, Forked, Zygote
+
 PATIENCE = 30.0
-ROOT = Path(__file__).parents[2]
 
 
 class DaemonProcess:
     """`deferd run` on `directory`, with what of the configuration `settings` says otherwise.
 
-    `events` has every line of its log so far. Leaving the context kills what still runs.
+    `events` has every line of its log so far. Leaving the context kills what still runs. It is executed, with `environ`
+    on top of ours, unless there is a `zygote` to fork it.
     """
 
-    def __init__(self, directory: Path, settings: dict[str, Any], environ: dict[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        settings: dict[str, Any],
+        environ: dict[str, str] | None = None,
+        zygote: Zygote | None = None,
+    ) -> None:
         self.directory = directory
         self.queue = directory / "queue"
         self.config = directory / "deferd.yaml"
         self.environ = {**os.environ, "PYTHONWARNINGS": "error", **(environ or {})}
+        self.zygote = zygote
         self.events: list[dict[str, Any]] = []
-        self.process: subprocess.Popen[str] | None = None
+        self.process: subprocess.Popen[str] | Forked | None = None
         directory.mkdir(parents=True, exist_ok=True)
         self.configure(settings)
 
@@ -55,22 +64,26 @@ class DaemonProcess:
         self.wait_for("started")
         return self
 
-    def spawn(self, *wrapper: str, module: str = "service.cli") -> None:
-        """Start it, under `wrapper` if there is one, by what is `deferd` in the guise of `module`."""
+    def spawn(self, *wrapper: str, stopped: bool = False) -> None:
+        """Start it, under `wrapper` if it is executed; `stopped`, if it is forked: it waits for SIGCONT."""
         self._lines: queue.Queue[str | None] = queue.Queue()
         self.events = []
-        self.process = subprocess.Popen(
-            [*wrapper, sys.executable, "-m", module, "run", "-c", str(self.config)],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            env=self.environ,
-            cwd=ROOT,
-        )
+        words = "run", "-c", str(self.config)
+        if self.zygote is not None:
+            self.process = self.zygote.fork(*words, stopped=stopped)
+        else:
+            self.process = subprocess.Popen(
+                [*wrapper, sys.executable, "-m", "service.cli", *words],
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                env=self.environ,
+                cwd=ROOT,
+            )
         self._reader = threading.Thread(target=self._read, args=(self.process,), daemon=True)
         self._reader.start()
 
-    def _read(self, process: subprocess.Popen[str]) -> None:
+    def _read(self, process: subprocess.Popen[str] | Forked) -> None:
         assert process.stdout
         for line in process.stdout:
             self._lines.put(line)

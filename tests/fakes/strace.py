@@ -2,16 +2,15 @@
 
 strace counts the calls of each thread by their name, and kills the process as one of its threads enters the call with
 the number that was asked for: what the call would have done has not happened, and nothing after it does. It watches
-from the moment at which Python has imported everything; a daemon is at work from the moment at which it asks for its
-directory's lock (`flock`, once in its life). A `Reference` is a run that was watched, by which the calls to die at are
-chosen.
+from the moment at which the daemon comes from its zygote, which has imported everything; a daemon is at work from the
+moment at which it asks for its directory's lock (`flock`, once in its life). A `Reference` is a run that was watched,
+by which the calls to die at are chosen.
 
 (Not with --seccomp-bpf: there strace stops a thread before the call in a way that lets no signal through.)
 """
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 import signal
@@ -129,11 +128,9 @@ def struck_on(process: DaemonProcess, trace: Path, names: str, path: Path, work:
 
 def _run(process: DaemonProcess, trace: Path, work: Work, *options: str) -> int:
     """Let the daemon do its work under strace, then stop it; its exit status."""
-    process.spawn(module="tests.fakes.awaiting")
+    process.spawn(stopped=True)
     assert process.process
-    pid = process.process.pid
-    os.waitid(os.P_PID, pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
-    command = ["strace", "-f", "-p", str(pid), "-o", str(trace), *options]
+    command = ["strace", "-f", "-p", str(process.process.pid), "-o", str(trace), *options]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as strace:
         assert strace.stderr
         told = strace.stderr.readline()
