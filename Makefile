@@ -3,6 +3,9 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
+# Where Python may not keep what it has compiled, each of hundreds of processes compiles everything anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: demo test simulate lint bench image clean
 
 demo: $(VENV)/.installed-demo
