@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import gc
 import os
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Generator, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -24,6 +25,25 @@ settings.load_profile("deferd")
 def pytest_xdist_auto_num_workers() -> int:
     """One more than there are cores: a test of the real daemon waits as much as it computes."""
     return (os.cpu_count() or 1) + 1
+
+
+LONG = ("daemon/test_killed.py", "daemon/", "simulation/")
+"""Where tests take seconds: those of the daemon wait, the others compute."""
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Where workers share the tests, the long ones of each kind are spread evenly among all others: else there are
+    times at which all workers wait, and the cores are idle. Of the others those of a file stay together."""
+    if not hasattr(config, "workerinput"):
+        return
+    here = Path(__file__).parent
+    paths = {item: item.path.relative_to(here).as_posix() for item in items}
+    kinds = defaultdict(list)
+    for item, path in paths.items():
+        kinds[next((kind for kind in LONG if path.startswith(kind)), "")].append(item)
+    places = {item: number / len(kind) for kind in kinds.values() for number, item in enumerate(kind)}
+    first = {paths[item]: places[item] for item in reversed(kinds[""])}
+    items.sort(key=lambda item: first.get(paths[item], places[item]))
 
 
 @pytest.hookimpl(wrapper=True)

@@ -30,7 +30,7 @@ LOUD = {code for code in (*range(32), *range(0x7F, 0x100)) if code not in (0x0A,
 """Octets that no place may show, but for line ends; what is written here is ASCII."""
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def scene(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     """What each place that shows an answer shows, after a server has said all of `SAID`."""
     with Relay() as relay:
