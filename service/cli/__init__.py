@@ -6,7 +6,7 @@ Exit status: 0 done, 1 failed, 2 wrong usage, 78 (EX_CONFIG) for a configuration
 from __future__ import annotations
 
 import signal
-from importlib import import_module, metadata
+from importlib import import_module
 from typing import Final
 
 import click
@@ -41,6 +41,7 @@ class _Commands(click.Group):
 
 def _show_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
     if wanted:
+        metadata = import_module("importlib.metadata")  # which takes as long as all else that a command begins with
         try:
             version = metadata.version("deferd")
         except metadata.PackageNotFoundError:
