@@ -23,8 +23,8 @@ settings.load_profile("deferd")
 
 
 def pytest_xdist_auto_num_workers() -> int:
-    """One more than there are cores: a test of the real daemon waits as much as it computes."""
-    return (os.cpu_count() or 1) + 1
+    """Two more than there are cores: a test of the real daemon waits longer than it computes."""
+    return (os.cpu_count() or 1) + 2
 
 
 LONG = ("daemon/test_killed.py", "daemon/", "simulation/")
