@@ -80,15 +80,8 @@ class DaemonProcess:
                 env=self.environ,
                 cwd=ROOT,
             )
-        self._reader = threading.Thread(target=self._read, args=(self.process,), daemon=True)
+        self._reader = threading.Thread(target=_read, args=(self.process, self._lines), daemon=True)
         self._reader.start()
-
-    def _read(self, process: subprocess.Popen[str] | Forked) -> None:
-        assert process.stdout
-        for line in process.stdout:
-            self._lines.put(line)
-        process.stdout.close()
-        self._lines.put(None)
 
     def _take(self, line: str) -> dict[str, Any]:
         try:
@@ -199,6 +192,14 @@ class DaemonProcess:
     ) -> None:
         if self.process and self.process.poll() is None:
             self.kill()
+
+
+def _read(process: subprocess.Popen[str] | Forked, lines: queue.Queue[str | None]) -> None:
+    assert process.stdout
+    for line in process.stdout:
+        lines.put(line)
+    process.stdout.close()
+    lines.put(None)
 
 
 def eventually(look: Callable[[], Any], holds: Callable[[Any], bool] = bool) -> Any:
