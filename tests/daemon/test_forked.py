@@ -41,7 +41,6 @@ def surroundings(process: DaemonProcess) -> dict[str, Any]:
         "descriptors": {number: re.sub(r"\d+", "N", what) for number, what in opened.items() if number < 3},
         "kinds": sorted(re.sub(r"\d+|.*/(?=queue\b)", "", what) for what in opened.values()),
         "signals": {name: status[name] for name in ("SigBlk", "SigIgn", "SigCgt")},
-        "threads": status["Threads"],
         "place": str((place / "cwd").readlink()),
         "environ": set((place / "environ").read_bytes().split(b"\0")),
     }
@@ -50,7 +49,7 @@ def surroundings(process: DaemonProcess) -> dict[str, Any]:
 def test_it_has_the_same_surroundings_tells_the_same_and_ends_alike(
     executed: DaemonProcess, forked: DaemonProcess
 ) -> None:
-    """Descriptors, signals, threads, directory and environment; its events; and the exit status."""
+    """Descriptors, signals, directory and environment; its events; and the exit status."""
     processes = [executed.start(), forked.start()]
     first, second = map(surroundings, processes)
     assert first == second
