@@ -54,7 +54,7 @@ def list_jobs(
     Below them stands how many messages wait at each site (or at the one asked for), as `deferd queue count` tells.
     """
     most = limit or (sys.maxsize if as_json else FIRST_PAGE)
-    with _opened(config_path, telling=True) as (store, _):
+    with _opened(config_path, telling=True) as (store, settings):
         jobs = store.list(site=site, state=state, limit=most)
         standing = None if as_json else store.standing(site)
     if standing is None:
@@ -69,6 +69,7 @@ def list_jobs(
         print_standing(standing, MOST_SITES)
     if len(jobs) == most:
         click.echo(f"the first {most}; --limit N shows more", err=True)
+    _tell_of_nobody(settings)
 
 
 def _print_jobs(jobs: list[ListedJob]) -> None:
@@ -125,15 +126,17 @@ def count(config_path: str | None, site: str | None, as_json: bool) -> None:
     In flight is what the daemon has claimed: it is being sent, or about to be. A job with recipients at several sites
     counts at each. A rest is as the daemon last noted it.
     """
-    with _opened(config_path, telling=True) as (store, _):
+    with _opened(config_path, telling=True) as (store, settings):
         standing = store.standing(site)
         alike = "" if standing.sites else _alike(store, site)
     if as_json:
         print_json(standing)
-    elif not standing.sites:
+        return
+    if not standing.sites:
         click.echo("the queue is empty" if site is None else f"no mail waits for {clean(site)}{alike}")
     else:
         print_standing(standing)
+    _tell_of_nobody(settings)
 
 
 @queue.command()
@@ -145,7 +148,7 @@ def show(config_path: str | None, as_json: bool, job_id: str) -> None:
 
     ID may also be the NAME of its result file, results/NAME.json.
     """
-    with _opened(config_path, telling=True) as (store, settings):
+    with _opened(config_path) as (store, settings):
         job = store.show(job_id, settings.retry.max_age)
     if job is None:
         give_up(f"there is no job {clean(job_id)}")
@@ -177,6 +180,8 @@ def show(config_path: str | None, as_json: bool, job_id: str) -> None:
     click.echo()
     rows = [(r.address, r.state, r.host, r.phase, _answer(r.code, r.enhanced, r.text), r.at) for r in job.recipients]
     print_table(("recipient", "state", "host", "phase", "last answer", "at"), rows)
+    if not job.finished_at:
+        _tell_of_nobody(settings)
 
 
 def _at_site(site: JobSite) -> str:
@@ -249,8 +254,7 @@ _changing("remove", "Give jobs up: nothing is sent, nobody told.", "removed")
 def _opened(config_path: str | None, *, telling: bool = False) -> Iterator[tuple[CommandStore, Settings]]:
     """The queue, and the settings that name it. Exits where there is none, or it does not know what is asked for.
 
-    With `telling` the command's last words, whatever its end, are about damaged queues that were set aside, and before
-    that about a daemon that is not there.
+    With `telling` the command's last words, whatever its end, are about damaged queues that were set aside.
     """
     settings = local_settings(config_path)
     from service.cli.boot import boot_clock
@@ -260,7 +264,6 @@ def _opened(config_path: str | None, *, telling: bool = False) -> Iterator[tuple
     directory = Path(settings.queue.directory)
     if telling:
         click.get_current_context().call_on_close(lambda: tell_set_aside(directory))
-        click.get_current_context().call_on_close(lambda: _tell_of_nobody(directory))
     try:
         if not directory.is_dir():
             give_up(f"there is no queue at {directory}: start `deferd run` once, or name its configuration with -c")
@@ -272,10 +275,11 @@ def _opened(config_path: str | None, *, telling: bool = False) -> Iterator[tuple
         give_up(clean(error))
 
 
-def _tell_of_nobody(directory: Path) -> None:
+def _tell_of_nobody(settings: Settings) -> None:
     """Say so where nothing is being sent, whatever the table says of messages in flight."""
     from service.queue.lock import nobody_runs
 
+    directory = Path(settings.queue.directory)
     if nobody_runs(directory):
         click.echo(f"deferd: no daemon is running in {directory}: nothing is sent until one is", err=True)
 

@@ -238,9 +238,9 @@ def test_a_damaged_queue_is_told_also_where_the_new_one_cannot_be_read(deferd, s
     assert "damaged-20260921T141320Z" in result.stderr.splitlines()[-1]
 
 
-@pytest.mark.parametrize("command", [("list",), ("list", "--json"), ("count",)])
+@pytest.mark.parametrize("command", [("list",), ("count",), ("show", "order-0")])
 def test_it_is_told_that_a_dead_daemon_sends_nothing(deferd, accept, spool, command):
-    """What it had in flight stays so until the next one starts."""
+    """What it had in flight stays so until the next one starts. Programs, which ask for JSON, are not told."""
     accept("bob@b.example")
     claim(spool, "b.example")
     assert deferd("queue", *command).stderr == ""
@@ -248,6 +248,7 @@ def test_it_is_told_that_a_dead_daemon_sends_nothing(deferd, accept, spool, comm
     gone.wait()
     (spool / LOCK).write_text(f"process {gone.pid} on {os.uname().nodename}\n")
     assert "no daemon is running in" in deferd("queue", *command).stderr
+    assert deferd("queue", *command, "--json").stderr == ""
 
 
 def test_an_empty_queue_is_told(deferd, accept):

@@ -89,7 +89,8 @@ FLOODS = {  # what one server each pours out: the phases that the outcome may na
     "mailreplies": ({"mail", "rcpt"}, {"mail": flood(b"250 ok\r\n")}),
     "rcptline": ({"rcpt"}, {"rcpt": flood(b"\xff\x1b")}),
     "dataanswers": ({"data", "body"}, {"data": flood(b"354 go on\r\n")}),
-    "inthecontent": ({"body"}, {"data": flood(b"250-what is it\r\n", b"354 go ahead\r\n")}),
+    # its last octets may be out already when the flood is heard
+    "inthecontent": ({"body", "confirm"}, {"data": flood(b"250-what is it\r\n", b"354 go ahead\r\n")}),
     "confirmation": ({"confirm"}, {"dot": flood(b"250-taken, and let me tell you\r\n")}),
 }
 
@@ -115,7 +116,9 @@ def test_a_hundred_megabytes_of_anything_are_not_heard_to_the_end(
         assert talk.said < HUNDRED_MB / 4, name  # what the kernel's buffers took; the daemon read less
     assert memory(process, "VmHWM") - before < 32 << 20
     assert process.get("/healthz")[0] == 200
-    assert [event["recipient"] for event in told(process, "in_doubt")] == ["bob@confirmation.example"]
+    in_doubt = [event["recipient"] for event in told(process, "in_doubt")]
+    ended = {name for name in servers if recipient(process, name)["phase"] == "confirm"}
+    assert sorted(in_doubt) == sorted(f"bob@{name}.example" for name in ended)
     assert process.stop() == 0
     assert not told(process, "unhandled_error")
 
