@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import functools
 import json
+import os
 import signal
 import subprocess
 import time
@@ -84,6 +85,15 @@ class Deferd:
             if time.monotonic() > end or self.process.poll() is not None:
                 raise Wrong(f"deferd does not start; its log says {self.log.read_text()[-1000:]!r}")
             time.sleep(0.01)
+
+    def wait_for_results(self, jobs: int, seconds: float = 600) -> float:
+        """Wait until so many jobs have their result file, and return when that was, by `time.monotonic`."""
+        end = time.monotonic() + seconds
+        while sum(name.endswith(".json") for name in os.listdir(self.queue / "results")) < jobs:  # noqa: PTH208 (cheap)
+            if time.monotonic() > end:
+                raise Wrong(f"not all of {jobs} jobs have a result")
+            time.sleep(0.1)
+        return time.monotonic()
 
     def stop(self, seconds: float = 60) -> None:
         """Let the daemon end. Raises `Wrong` where it does so badly, or says that something went wrong meanwhile."""

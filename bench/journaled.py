@@ -18,7 +18,8 @@ from bench.throughput import Row
 def measure(scale: Scale) -> list[Row]:
     """deferd and Postfix in turn, several times; the medians."""
     with journaled():
-        return throughput.in_turn((throughput.deferd_end_to_end, throughput.postfix_end_to_end), scale)
+        peers = (throughput.deferd_end_to_end, throughput.deferd_with_results, throughput.postfix_end_to_end)
+        return throughput.in_turn(peers, scale)
 
 
 def show(rows: Sequence[Row]) -> Shown:

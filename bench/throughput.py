@@ -54,6 +54,7 @@ def measure(scale: Scale) -> list[Row]:
     """Everybody."""
     peers = (
         deferd_end_to_end,
+        deferd_with_results,
         postfix_end_to_end,
         deferd_drains,
         postfix_drains,
@@ -81,8 +82,16 @@ def median(rows: Sequence[Row]) -> Row:
     return middle._replace(busy=max(row.busy for row in rows), runs=len(rows))
 
 
-def _row(way: Way, who: str, sink: Sink, report: Report, since: float, cpu: float | None = None) -> Row:
-    took = report.last - since
+def _row(
+    way: Way,
+    who: str,
+    sink: Sink,
+    report: Report,
+    since: float,
+    cpu: float | None = None,
+    until: float | None = None,
+) -> Row:
+    took = (report.last if until is None else until) - since
     each = None if cpu is None else cpu / report.messages
     rate = report.messages / took
     return Row(way, who, report.messages, rate, each, report.busy(took), report.connections, sink.kind)
@@ -90,6 +99,15 @@ def _row(way: Way, who: str, sink: Sink, report: Report, since: float, cpu: floa
 
 def deferd_end_to_end(messages: int) -> Row:
     """Idle daemon, then jobs as fast as they come."""
+    return _deferd_end_to_end(messages, "deferd", results=False)
+
+
+def deferd_with_results(messages: int) -> Row:
+    """The same until the last result file is there: in a burst they give way to deliveries."""
+    return _deferd_end_to_end(messages, "deferd, until the last result", results=True)
+
+
+def _deferd_end_to_end(messages: int, who: str, *, results: bool) -> Row:
     mail = Mail(messages=messages, size=SIZE)
     with Deferd() as deferd, Sink(expected=messages, log=deferd.folder / "sink.log") as sink:
         deferd.configure(route(f"smtp://127.0.0.1:{sink.port}"))
@@ -99,9 +117,10 @@ def deferd_end_to_end(messages: int) -> Row:
         with deferd.drop(mail) as dropper:
             report = sink.wait(600)
             began = dropped(dropper).began
+        ended = deferd.wait_for_results(messages) if results else report.last
         used = deferd.cpu() - used
         deferd.check(sink, deferd.folder / "sink.log", mail)
-        return _row("end to end", "deferd", sink, report, began, used)
+        return _row("end to end", who, sink, report, began, used, ended)
 
 
 def deferd_drains(messages: int) -> Row:
@@ -198,7 +217,7 @@ def table(rows: Sequence[Row], where: str = "") -> Table:
         if row.skipped:
             notes.append(f"{row.who}, {row.way}, is left out: {row.skipped}")
             continue
-        ratio = "" if row.who == "deferd" else times(ours[row.way] / row.rate)
+        ratio = "" if row.who.startswith("deferd") else times(ours[row.way] / row.rate)
         cpu = "" if row.cpu is None else number(row.cpu * 1e6)
         sink = judged(row.busy, row.sink)
         lines.append((row.who, row.way, number(row.rate), ratio, cpu, str(row.connections), sink))
@@ -209,7 +228,9 @@ def table(rows: Sequence[Row], where: str = "") -> Table:
 
 def show(rows: Sequence[Row]) -> Shown:
     """The table, and a picture of it."""
-    drawn = [Bar(f"{row.who}, {row.way}", row.rate, ours=row.who == "deferd") for row in rows if not row.skipped]
+    drawn = [
+        Bar(f"{row.who}, {row.way}", row.rate, ours=row.who.startswith("deferd")) for row in rows if not row.skipped
+    ]
     picture = Picture("throughput.svg", "Messages a second, end to end and draining", bars("messages a second", drawn))
     return Shown((table(rows),), (picture,))
 
