@@ -5,6 +5,7 @@ from __future__ import annotations
 from bench.mail import SENDER
 from bench.task import Task
 from bench.wrong import Wrong
+from config.system import collect_seldom
 from deferred.defer import Deferred, gather_results
 from deferred.examples.send_email import send_email
 from deferred.protocol import BaseProtocol, Transport
@@ -72,6 +73,7 @@ def with_sessions(task: Task) -> None:
         d = reactor.create_connection(lambda: Conversation(task, number), [address])
         return d.add_callback(lambda conversation: conversation.done)
 
+    collect_seldom()  # as the daemon does
     with Reactor() as reactor:
         waiting = [converse(reactor, number) for number in range(task.connections)]
         reactor.run_until_complete(gather_results(waiting, consume_errors=True))

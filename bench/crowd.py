@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Final, NamedTuple
 
 from bench.deferd import Deferd, route
 from bench.mail import Mail
 from bench.processes import Cost, raise_open_files, run
-from bench.sink import MOST_BUSY, NO_CHUNKING, Endpoint, Sink, judged
+from bench.sink import MOST_BUSY, NO_CHUNKING, Endpoint, Sink, judged, together
 from bench.suite import Benchmark, Picture, Scale, Shown
 from bench.svg import Bar, bars
 from bench.tables import Table, number, times
@@ -25,6 +26,7 @@ from bench.task import PeerName, Task
 STEP: Final = 0.1
 SIZE: Final = 1024
 PORTS: Final = 4
+SINKS: Final = 2
 EACH: Final = 5
 """Messages for a site."""
 
@@ -57,9 +59,25 @@ def measure(scale: Scale) -> list[Row]:
     return rows + [peer(who, messages) for who in PEERS]
 
 
-def _sink(messages: int, log: Path | None = None) -> Sink:
-    """Several ports, at every loopback address: each with a queue of connections of its own."""
-    return Sink([Endpoint("0.0.0.0", delay=STEP)] * PORTS, expected=messages, keywords=NO_CHUNKING, log=log)
+def _sinks(stack: ExitStack, messages: int, logs: Path | None = None) -> list[Sink]:
+    """Two servers, as one would be the limit for the quickest client. Each has several ports, at every loopback
+    address, and each of these a queue of connections of its own."""
+    endpoints = [Endpoint("0.0.0.0", delay=STEP)] * (PORTS // SINKS)
+    return [
+        stack.enter_context(
+            Sink(
+                endpoints,
+                expected=messages // SINKS,
+                keywords=NO_CHUNKING,
+                log=logs and logs / f"sink{number}.log",
+            )
+        )
+        for number in range(SINKS)
+    ]
+
+
+def _ports(sinks: Sequence[Sink]) -> list[int]:
+    return [port for sink in sinks for port in sink.ports]
 
 
 def address(number: int) -> str:
@@ -69,15 +87,17 @@ def address(number: int) -> str:
 
 def peer(who: str, messages: int) -> Row:
     """A client that keeps nothing."""
-    with _sink(messages) as sink:
-        addresses = tuple((address(n), sink.ports[n % PORTS]) for n in range(10 * PORTS))
+    with ExitStack() as stack:
+        sinks = _sinks(stack, messages)
+        ports = _ports(sinks)
+        addresses = tuple((address(n), ports[n % PORTS]) for n in range(10 * PORTS))
         mail = Mail(messages=messages, size=SIZE)
         cost = run("bench.peers", Task(peer=PEERS[who], mail=mail, connections=messages, addresses=addresses), Cost)
-        report = sink.stop()
+        report = together([sink.stop() for sink in sinks])
         report.check(messages)
         memory = cost.memory(report.most)
         took = report.last - report.connected
-        return Row(who, messages, report.most, took, cost.cpu / messages, memory, report.busy(took), sink.kind)
+        return Row(who, messages, report.most, took, cost.cpu / messages, memory, report.busy(took), sinks[0].kind)
 
 
 def deferd(messages: int, lead: float) -> Row:
@@ -97,28 +117,29 @@ class TooSoon(Exception):
 def _deferd(messages: int, lead: float) -> Row:
     sites = messages // EACH
     mail = Mail(messages=messages, size=SIZE, domains=tuple(f"site{n}.example" for n in range(sites)))
-    with Deferd() as deferd:
-        log = deferd.folder / "sink.log"
-        with _sink(messages, log) as sink:
-            deferd.configure(
-                *(route(f"smtp://{address(n)}:{sink.ports[n % PORTS]}", f"site{n}.example") for n in range(sites)),
-                limits={"connections": messages + messages // 5, "connections_per_site": 20},
-            )
-            due = time.time() + lead
-            deferd.fill(mail, not_before=due)
-            deferd.start()
-            deferd.wait_until_started()
-            if time.time() > due - 1:
-                raise TooSoon
-            time.sleep(due - 0.5 - time.time())
-            idle, used = deferd.memory(), deferd.cpu()
-            report = sink.wait(600)
-            used, grown = deferd.cpu() - used, deferd.memory("VmHWM") - idle
-            report = deferd.check(sink, log, mail)
-            took = report.last - report.connected
-            memory = grown / report.most
-            cpu = used / messages
-            return Row("deferd, durable", messages, report.most, took, cpu, memory, report.busy(took), sink.kind)
+    with Deferd() as deferd, ExitStack() as stack:
+        sinks = _sinks(stack, messages, deferd.folder)
+        ports = _ports(sinks)
+        deferd.configure(
+            *(route(f"smtp://{address(n)}:{ports[n % PORTS]}", f"site{n}.example") for n in range(sites)),
+            limits={"connections": messages + messages // 5, "connections_per_site": 20},
+        )
+        due = time.time() + lead
+        deferd.fill(mail, not_before=due)
+        deferd.start()
+        deferd.wait_until_started()
+        if time.time() > due - 1:
+            raise TooSoon
+        time.sleep(due - 0.5 - time.time())
+        idle, used = deferd.memory(), deferd.cpu()
+        for sink in sinks:
+            sink.wait(600)
+        used, grown = deferd.cpu() - used, deferd.memory("VmHWM") - idle
+        report = deferd.check(mail, *sinks)
+        took = report.last - report.connected
+        memory = grown / report.most
+        cpu = used / messages
+        return Row("deferd, durable", messages, report.most, took, cpu, memory, report.busy(took), sinks[0].kind)
 
 
 def show(rows: Sequence[Row]) -> Shown:

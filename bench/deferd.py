@@ -10,7 +10,6 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -19,7 +18,7 @@ import msgspec
 from bench.mail import Mail, parts
 from bench.place import Folder
 from bench.processes import ROOT, cpu_seconds, memory, python, run
-from bench.sink import Report, Sink, read_log
+from bench.sink import Report, Sink, together
 from bench.wrong import Wrong
 
 
@@ -128,14 +127,15 @@ class Deferd:
         """How often the log has told of an event so far."""
         return collections.Counter(told["event"] for told in self.events())[event]
 
-    def check(self, sink: Sink, log: Path, mail: Mail) -> Report:
-        """End daemon and sink. Raises `Wrong` unless each message came once, and deferd tells of it as delivered."""
+    def check(self, mail: Mail, *sinks: Sink) -> Report:
+        """End daemon and sinks, which have logs. Raises `Wrong` unless each message came once, and deferd tells of it
+        as delivered."""
         self.stop()
-        report = sink.stop()
+        report = together([sink.stop() for sink in sinks])
         report.check(mail.messages)
         if (told := self.count("delivered")) != mail.messages:
             raise Wrong(f"deferd tells of {told} deliveries, not of {mail.messages}")
-        numbers = sorted(parts(one.message_id)[0] for one in read_log(log))
+        numbers = sorted(parts(one.message_id)[0] for sink in sinks for one in sink.logged())
         if numbers != list(mail.numbers):
             raise Wrong(f"{mail.messages} messages were sent, {len(set(numbers))} different ones came")
         return report

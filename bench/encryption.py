@@ -49,7 +49,7 @@ def drained(mail: Mail, *, tls: bool) -> Row:
             deferd.start()
             report = sink.wait(600)
             used = max(0.0, deferd.cpu() - cpu_of_a_start())
-            deferd.check(sink, log, mail)
+            deferd.check(mail, sink)
     if tls and not report.handshakes:
         raise Wrong("there was no TLS")
     took = report.last - report.connected

@@ -45,7 +45,7 @@ def measure(scale: Scale) -> list[Row]:
         deferd.start()
         report = sink.wait(1200)
         peak = deferd.memory("VmHWM")
-        deferd.check(sink, deferd.folder / "sink.log", mail)
+        deferd.check(mail, sink)
         took = report.last - report.connected
         rate = sum(seen.octets for seen in report.endpoints) / took
         return [Row(messages, mail.size, report.most, peak, rate, report.busy(took), sink.kind)]

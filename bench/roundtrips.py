@@ -62,7 +62,7 @@ def deferd_rate(mail: Mail, offered: str) -> float:
             deferd.fill(mail)
             deferd.start()
             sink.wait(600)
-            deferd.check(sink, log, mail)
+            deferd.check(mail, sink)
             return middle_rate([one.at for one in read_log(log)])
 
 

@@ -118,6 +118,19 @@ class Report(msgspec.Struct, frozen=True):
             raise Wrong(f"the sink has {self.messages} messages, not {messages}, and {self.errors} errors")
 
 
+def together(reports: Sequence[Report]) -> Report:
+    """What several sinks have seen, as one: at work as long as the one that was longest."""
+    return Report(
+        why=reports[0].why,
+        now=max(report.now for report in reports),
+        cpu=max(report.cpu for report in reports),
+        most=sum(report.most for report in reports),
+        handshakes=sum(report.handshakes for report in reports),
+        resumed=sum(report.resumed for report in reports),
+        endpoints=tuple(seen for report in reports for seen in report.endpoints),
+    )
+
+
 def judged(busy: float, kind: str) -> str:
     """The sink's share of the time, and whether the figures are void for it, as the tables say it."""
     return f"{share(busy)} ({kind}){', void: it was the limit' if busy > MOST_BUSY else ''}"
@@ -174,6 +187,7 @@ class Sink:
         certificate: Path | None = None,
         in_python: bool = False,
     ) -> None:
+        self._log = log
         binary = None if in_python or certificate is not None else compiled()
         self.kind = "C" if binary else "Python"
         command = [str(binary)] if binary else python("bench.python_sink")
@@ -246,6 +260,11 @@ class Sink:
         report = self._report("ended", 30)
         self._process.wait(30)
         return report
+
+    def logged(self) -> Iterator[Logged]:
+        """The messages in its log. Read it after a report: before, its end may be missing."""
+        assert self._log is not None
+        return read_log(self._log)
 
     def _report(self, why: str, seconds: float) -> Report:
         """The next report of this kind; the one that `wait` waits for is kept, whenever it comes."""

@@ -119,7 +119,7 @@ def _deferd_end_to_end(messages: int, who: str, *, results: bool) -> Row:
             began = dropped(dropper).began
         ended = deferd.wait_for_results(messages) if results else report.last
         used = deferd.cpu() - used
-        deferd.check(sink, deferd.folder / "sink.log", mail)
+        deferd.check(mail, sink)
         return _row("end to end", who, sink, report, began, used, ended)
 
 
@@ -132,7 +132,7 @@ def deferd_drains(messages: int) -> Row:
         deferd.start()
         report = sink.wait(600)
         used = max(0.0, deferd.cpu() - cpu_of_a_start())
-        deferd.check(sink, deferd.folder / "sink.log", mail)
+        deferd.check(mail, sink)
         return _row("draining", "deferd", sink, report, report.connected, used)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import random
 import signal
@@ -12,16 +11,13 @@ import click
 from config.loader import PLACES, find, load
 from config.problems import ConfigError
 from config.settings import Settings
-from config.system import raise_open_files
+from config.system import collect_seldom, raise_open_files
 from deferred.defer import set_unhandled_error_hook
 from deferred.failure import Failure
 from deferred.reactor import Reactor
 from service.cli.boot import boot_clock
 from service.daemon import Daemon
 from service.queue.store import StoreFailed
-
-_ALLOCATIONS = 20_000
-"""More objects made than freed, after which the garbage collector looks at the youngest."""
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 """Blocked from the process's first moments by the command until they can be heard."""
@@ -58,10 +54,7 @@ def run(config_path: str | None) -> int:
     set_unhandled_error_hook(
         lambda failure, detail: tell("unhandled_error", error=failure.get_traceback(), detail=detail or None)
     )
-    # Conversations are freed as they end, by their counts; what is in a cycle is little. So it is looked for seldom:
-    # with ten thousand conversations each look goes through a million objects.
-    gc.freeze()
-    gc.set_threshold(_ALLOCATIONS, 20, 50)
+    collect_seldom()
     return _Process(reactor, daemon).run()
 
 
