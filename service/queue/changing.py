@@ -55,6 +55,13 @@ def _open_job(connection: apsw.Connection, id: str) -> int:
     return number
 
 
+def count_open(connection: apsw.Connection, jobs: Sequence[int]) -> int:
+    """How many of these jobs have not ended."""
+    query = "SELECT count(DISTINCT job) FROM delivery WHERE job IN (SELECT value FROM json_each(?))"
+    number: int = connection.execute(query, (str(list(jobs)),)).get
+    return number
+
+
 def change_jobs(
     connection: apsw.Connection, change: Change, jobs: Sequence[int], site: str | None, now: float
 ) -> list[Changed]:

@@ -122,11 +122,11 @@ class CommandStore:
                     writer.execute("ROLLBACK")
                 raise
             changed += len(done)
-            if ids is not None:
-                touched = {job for job, _ in done}
-                passed_over += [job for job in part if job not in touched]
-        why = {id_text(job): self._why(change, job) for job in passed_over}
-        return Done(changed, len(jobs) - changed, why)
+            touched = {job for job, _ in done}
+            passed_over += [job for job in part if job not in touched]
+        if ids is None:  # those that have ended meanwhile were not meant
+            return Done(changed, changing.count_open(self._reader, passed_over), {})
+        return Done(changed, len(passed_over), {id_text(job): self._why(change, job) for job in passed_over})
 
     def _why(self, change: Change, job: int) -> str:
         """Why it was left as it is."""

@@ -73,6 +73,7 @@ def test_a_job_that_has_ended_is_not_in_the_queue_any_more(reactor, store, comma
         commands.change("retry", [one])
     monkeypatch.setattr(changing, "jobs_to_change", lambda *_: [id_number(one)])
     assert commands.change("retry", [one]) == Done(0, 1, {one: "ended meanwhile (delivered)"})
+    assert commands.change("retry") == Done(0, 0, {})  # where all were meant it is none of them
 
 
 def test_a_list_tells_what_is_in_flight_and_what_goes_first(reactor, store, submission, commands):
