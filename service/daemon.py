@@ -14,6 +14,8 @@ from collections.abc import Callable, Iterable, Sequence
 from importlib import metadata
 from typing import Any, Final
 
+import msgspec
+
 from config.problems import ConfigError
 from config.settings import Settings
 from deferred.defer import Deferred, execute, gather_results, succeed
@@ -36,6 +38,7 @@ from service.queue.intake import Intake
 from service.queue.lastwork import LISTENS_TO, LastWork
 from service.queue.layout import Layout, prepare
 from service.queue.lock import DirectoryLock
+from service.queue.orders import Order
 from service.queue.poke import PokeWatch
 from service.queue.reader import JobReader
 from service.queue.results import ResultWriter
@@ -152,7 +155,7 @@ class Daemon:
         self._last_work.begin()
         self.journal.add(self._last_work, LISTENS_TO)
         self._results = ResultWriter(self._reactor, self._store, self.journal, layout)
-        self._poke = PokeWatch(layout.directory, self._reactor, self._poked, self._version)
+        self._poke = PokeWatch(layout.directory, self._reactor, self._poked, self._version, self._ordered)
         self._held.append(self._poke.close)
 
     def _build_intake(self, layout: Layout) -> None:
@@ -283,6 +286,9 @@ class Daemon:
             return self._store.version()
         except StoreFailed:  # it tells of itself
             return None
+
+    def _ordered(self, order: Order) -> None:
+        self.journal.tell("queue_changed", **msgspec.to_builtins(order))
 
     def _poked(self) -> None:
         """A command has changed the queue."""

@@ -32,6 +32,7 @@ EVENTS: Final[dict[str, Level]] = {
     "job_rejected": "warning",  # name, why
     "job_known": "info",  # id, name: the same file or key again, not sent again
     "job_finished": "info",  # id, name, state
+    "queue_changed": "info",  # change, jobs (how many), by; ids or site where these were named: an operator's command
     "watch_failed": "warning",  # why: no inotify; new/ is looked through again and again instead
     "intake_failed": "error",  # why: no job can be taken in (no descriptors left, new/ cannot be read)
     "intake_recovered": "info",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import pwd
 import sys
 import time
 from collections.abc import Iterator
@@ -213,7 +215,7 @@ def _changing(change: Change, what: str, done: str) -> None:
         with _opened(config_path) as (store, settings):
             result = store.change(change, ids or None, site)
             alike = "" if result.changed or result.unchanged else _alike(store, site)
-        _poke(Path(settings.queue.directory))
+        _poke(Path(settings.queue.directory), change, result.changed, ids, site)
         if as_json:
             print_json({"changed": result.changed, **({"unchanged": result.why} if result.why else {})})
         else:
@@ -284,11 +286,16 @@ def _tell_of_nobody(settings: Settings) -> None:
         click.echo(f"deferd: no daemon is running in {directory}: nothing is sent until one is", err=True)
 
 
-def _poke(directory: Path) -> None:
-    """Let a running daemon act on the change at once."""
+def _poke(directory: Path, change: Change, jobs: int, ids: tuple[str, ...], site: str | None) -> None:
+    """Let a running daemon act on the change at once, and log who has made it."""
+    from service.queue.orders import MOST_IDS, Order
     from service.queue.poke import poke
 
     try:
-        poke(directory)
+        by = pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:  # the user has no name
+        by = f"uid {os.getuid()}"
+    try:
+        poke(directory, Order(change=change, jobs=jobs, ids=ids[:MOST_IDS], site=site, by=by) if jobs else None)
     except OSError as error:
         click.echo(f"deferd: a running daemon learns of it later: {error.strerror or error}", err=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import pwd
 import random
 import signal
 import socket
@@ -59,6 +60,20 @@ def test_a_retry_while_no_daemon_runs_ends_the_rest_at_the_next_start(daemon: Ca
         subprocess.run(command, check=True, capture_output=True)
         process.start()
         assert process.result("job")["state"] == "delivered"
+
+
+def test_what_an_operator_changes_is_in_the_log(daemon: Callable[..., DaemonProcess]) -> None:
+    """Which jobs, and who: the log is where others look for what became of them."""
+    with Relay(script={"bob-1@b.example": ["450 4.2.0 later"]}) as relay:
+        process = daemon(relay).start()
+        process.drop("job.eml", eml(1))
+        id = process.wait_for("deferred")["id"]
+        command = [sys.executable, "-m", "service.cli", "queue"]
+        for change in (["hold", id], ["remove", "--all"]):
+            subprocess.run([*command, *change, "-c", str(process.config)], check=True, capture_output=True)
+        held = process.wait_for("queue_changed", change="hold")
+        assert (held["jobs"], held["ids"], held["by"]) == (1, [id], pwd.getpwuid(os.getuid()).pw_name)
+        assert process.wait_for("queue_changed", change="remove")["jobs"] == 1
 
 
 def test_sigterm_lets_conversations_finish(daemon: Callable[..., DaemonProcess]) -> None:

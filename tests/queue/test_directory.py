@@ -13,6 +13,7 @@ from service.queue import poke as poke_module
 from service.queue.inotify import CLOSE_WRITE, CREATE, MOVED_TO, Inotify
 from service.queue.layout import prepare
 from service.queue.lock import DirectoryLock
+from service.queue.orders import Order
 from service.queue.poke import PokeWatch, poke
 from service.queue.store import StoreFailed
 
@@ -108,6 +109,18 @@ def test_a_poke_is_noticed(reactor, tmp_path):
     assert pokes == [1]
     watch.close()
     assert reactor.readers == {}
+
+
+def test_who_pokes_tells_what_was_ordered(reactor, tmp_path):
+    """Before the queue is looked at; reading it is no poke."""
+    heard = []
+    watch = PokeWatch(tmp_path, reactor, lambda: heard.append("poked"), lambda: 1, heard.append)
+    order = Order(change="hold", jobs=1, ids=("x",))
+    poke(tmp_path, order)
+    reactor.read_files()
+    reactor.read_files()
+    assert heard == [order, "poked"]
+    watch.close()
 
 
 def test_a_poke_is_noticed_without_inotify(reactor, tmp_path, monkeypatch):
