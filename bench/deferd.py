@@ -88,7 +88,7 @@ class Deferd:
     def wait_for_results(self, jobs: int, seconds: float = 600) -> float:
         """Wait until so many jobs have their result file, and return when that was, by `time.monotonic`."""
         end = time.monotonic() + seconds
-        while sum(name.endswith(".json") for name in os.listdir(self.queue / "results")) < jobs:  # noqa: PTH208 (cheap)
+        while sum(name.endswith(".json") for name in os.listdir(self.queue / "results")) < jobs:  # noqa: PTH208 (deferd is at work)
             if time.monotonic() > end:
                 raise Wrong(f"not all of {jobs} jobs have a result")
             time.sleep(0.1)

@@ -83,21 +83,6 @@ class World(Clock):
                 return
         raise RuntimeError("calls keep asking for calls at the same moment")
 
-    def advance(self, seconds: float) -> None:
-        """Let time pass: everything due meanwhile is done at its time, and nothing due is left at the end."""
-        if seconds < 0:
-            raise ValueError("time does not go back")
-        end = self._now + seconds
-        turns = 0
-        while (when := self.next_time()) is not None and when <= end:
-            turns += 1
-            if when > self._now:
-                self._now, turns = when, 0
-            elif turns > TURNS:
-                raise RuntimeError("calls keep asking for calls at the same moment")
-            self._turn_what_is_due()
-        self._now = end
-
     def _turn_what_is_due(self) -> bool:
         """Whether anything was. After each turn of its own, in which a test may have touched files, the machines look
         at theirs."""

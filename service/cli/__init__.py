@@ -41,7 +41,8 @@ class _Commands(click.Group):
 
 def _show_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
     if wanted:
-        metadata = import_module("importlib.metadata")  # which takes as long as all else that a command begins with
+        from importlib import metadata  # which takes as long as all else that a command begins with
+
         try:
             version = metadata.version("deferd")
         except metadata.PackageNotFoundError:

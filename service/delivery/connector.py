@@ -19,6 +19,7 @@ from service.delivery.encryption import Encryption, Sessions
 from service.delivery.hosts import Hosts, name_of
 from service.delivery.pool import Pool
 from service.delivery.receipt import describe
+from service.delivery.remembered import ForAnHour
 from service.delivery.resolver import Resolver
 from service.delivery.routes import Site
 from service.delivery.tls import Contexts
@@ -27,16 +28,6 @@ from service.message.outcome import Phase
 from service.smtp.errors import BrokenAnswer, ChunkingRefused, HostFailure
 from service.smtp.options import SessionOptions
 from service.smtp.session import Session
-
-_IN_THE_CLEAR: Final = 3600.0
-"""Seconds for which a host whose TLS failed is met in the clear at once, where the route says `opportunistic`."""
-
-_WITHOUT_CHUNKING: Final = 3600.0
-"""Seconds for which a host is sent DATA that has offered CHUNKING without knowing it."""
-
-_ONE_BY_ONE: Final = 3600.0
-"""Seconds for which a host gets no envelope ahead that has never answered one, as it throws away what comes behind a
-message before it has said what becomes of that."""
 
 _MOST_ADDRESSES: Final = 8
 """Of one host that are tried, so that no name can keep an attempt busy without end."""
@@ -84,9 +75,13 @@ class Connector:
         self._hosts = Hosts()
         self._resolver = Resolver(reactor)
         self._tls_sessions = Sessions(reactor)
-        self._plain: dict[tuple[str, str], float] = {}
-        self._unchunked: dict[tuple[str, str], float] = {}
-        self._one_by_one: dict[tuple[str, str], float] = {}
+        self._plain = ForAnHour(reactor)
+        """Hosts whose TLS failed: they are met in the clear at once, where the route says `opportunistic`."""
+        self._unchunked = ForAnHour(reactor)
+        """Hosts that are sent DATA, as they have offered CHUNKING without knowing it."""
+        self._one_by_one = ForAnHour(reactor)
+        """Hosts that get no envelope ahead, as they throw away what comes behind a message before they have said what
+        becomes of that."""
         self._timer: TimerHandle | None = None
         self.generation = 0
         """Of the settings: what was begun under an older one is not gone on with."""
@@ -180,7 +175,7 @@ class Connector:
         return d
 
     def _new(self, site: Site, host: Host) -> Connection:
-        relay = host.relay
+        relay, key = host.relay, (site.name, host.name)
         policy = "encrypt" if relay.scheme == "smtps" and site.tls in ("none", "opportunistic") else site.tls
         options = SessionOptions(
             hostname=self._settings.hostname,
@@ -189,8 +184,8 @@ class Connector:
             secure=relay.scheme == "smtps",
             lmtp=relay.scheme == "lmtp",
             host=host.name,
-            skip_starttls=self._plain.get((site.name, host.name), 0.0) > self._reactor.time(),
-            chunking=self._unchunked.get((site.name, host.name), 0.0) <= self._reactor.time(),
+            skip_starttls=key in self._plain,
+            chunking=key not in self._unchunked,
         )
         return Connection(
             self._reactor,
@@ -216,18 +211,18 @@ class Connector:
             return False
         if site.tls != "opportunistic" or site.credentials is not None:
             return False
-        if host.relay.scheme == "smtps" or self._plain.get(key, 0.0) > self._reactor.time():
+        if host.relay.scheme == "smtps" or key in self._plain:
             return False
-        self._plain[key] = self._reactor.time() + _IN_THE_CLEAR
+        self._plain.add(key)
         return True
 
     def goes_on_without_chunking(self, site: Site, error: HostFailure) -> bool:
         """Whether a host that does not know BDAT, though it offers it, is to be met again, and sent DATA: once. It is
         remembered for a while, so that the next message need not fail first."""
         key = (site.name, error.host)
-        if not isinstance(error, ChunkingRefused) or self._unchunked.get(key, 0.0) > self._reactor.time():
+        if not isinstance(error, ChunkingRefused) or key in self._unchunked:
             return False
-        self._unchunked[key] = self._reactor.time() + _WITHOUT_CHUNKING
+        self._unchunked.add(key)
         return True
 
     # keeping
@@ -255,14 +250,14 @@ class Connector:
     def ahead(self, connection: Connection) -> None:
         """A connection takes the next envelope ahead: if it is to have another message at all, and answers such."""
         worn = connection.messages >= self._settings.limits.messages_per_connection
-        in_vain = self._one_by_one.get((connection.site, connection.host), 0.0) > self._reactor.time()
+        in_vain = (connection.site, connection.host) in self._one_by_one
         if not worn and not in_vain and connection.generation == self.generation:
             self._more(connection)
 
     def ahead_in_vain(self, connection: Connection) -> None:
         """A connection has answered a message, and then not a word of the envelope that had gone ahead. It is
         remembered for a while, so that not every other message has to wait for that."""
-        self._one_by_one[connection.site, connection.host] = self._reactor.time() + _ONE_BY_ONE
+        self._one_by_one.add((connection.site, connection.host))
 
     def lost(self, connection: Connection) -> None:
         """A connection is gone."""

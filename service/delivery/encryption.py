@@ -26,12 +26,10 @@ from deferred.failure import Failure
 from deferred.interfaces import TimeSource
 from deferred.protocol import BufferedOctetsError, Transport
 from service.delivery import tls
+from service.delivery.remembered import ForAnHour, Key
 
 _GOOD_FOR: Final = 3600.0
 """Seconds after its certificate was verified in which a session is resumed."""
-
-_NEVER: Final = float("-inf")
-
 
 MOST_SESSIONS: Final = 1000
 """That are kept, a few KiB each: beyond, the one that was verified longest ago goes."""
@@ -47,10 +45,6 @@ class NoTLS(Exception):
         self.tampered = tampered
 
 
-Key = tuple[str, str]
-"""The names of a site and of a host."""
-
-
 class _Kept(msgspec.Struct, frozen=True):
     session: ssl.SSLSession
     context: ssl.SSLContext
@@ -63,7 +57,8 @@ class Sessions:
     def __init__(self, clock: TimeSource) -> None:
         self._clock = clock
         self._kept: dict[Key, _Kept] = {}
-        self._in_vain: dict[Key, float] = {}
+        self._in_vain = ForAnHour(clock)
+        """Hosts to which a session was offered, and the connection came to nothing."""
 
     def find(self, key: Key, context: ssl.SSLContext) -> ssl.SSLSession | None:
         """The session to resume with this host under this context; None where there is none that is still good."""
@@ -74,7 +69,7 @@ class Sessions:
 
     def keep(self, key: Key, session: ssl.SSLSession, context: ssl.SSLContext) -> None:
         """The next connections to this host may resume this session, whose certificate has just been verified."""
-        if self._clock.time() - self._in_vain.get(key, _NEVER) < _GOOD_FOR:
+        if key in self._in_vain:
             return
         self._kept.pop(key, None)
         if len(self._kept) >= MOST_SESSIONS:
@@ -89,7 +84,7 @@ class Sessions:
     def in_vain(self, key: Key) -> None:
         """A session was offered to this host, and the connection came to nothing: perhaps for that."""
         self._kept.pop(key, None)
-        self._in_vain[key] = self._clock.time()
+        self._in_vain.add(key)
 
 
 class Encryption:

@@ -68,8 +68,8 @@ class Resolver:
     def _make_do(self, failure: Failure, key: Key, old: list[Address]) -> list[Address]:
         """There was no answer in time: the old one serves, and for a moment nobody waits for another."""
         failure.trap(TimeoutError)
-        self._known.setdefault(key, (0.0, old))
-        if self._known[key][0] <= self._reactor.time():
+        until, _ = self._known.get(key, (0.0, None))
+        if until <= self._reactor.time():
             self._known[key] = (self._reactor.time() + _FAILURE_KEPT, old)
         return old
 

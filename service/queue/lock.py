@@ -16,7 +16,7 @@ from service.queue.store import StoreFailed
 
 LOCK: Final = "deferd.lock"
 _LOCKS: Final = Path("/proc/locks")
-_HOLDER: Final = re.compile(r"process (\d+) on (.*)\n")
+_HOLDER: Final = re.compile(r"process (\d{1,9}) on (.*)\n")
 
 
 def nobody_runs(directory: Path) -> bool:

@@ -6,6 +6,7 @@ over. A daemon begins with an empty file: what was changed while none ran is in 
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 from typing import Final
@@ -56,24 +57,25 @@ class Orders:
         self._at = 0
 
     def take(self) -> list[Order]:
-        """Those that have come since. Where the file cannot be read there are none."""
-        try:  # not for writing: the end of that would be a poke
-            fd = os.open(self._path, os.O_RDONLY | _OURS)
-        except OSError:
-            return []
+        """Those that have come since. Where the file cannot be read there are none: it is the queue that counts."""
+        lines = b""
+        with contextlib.suppress(OSError):
+            lines = self._whole_lines()
+            if self._at > _TO_EMPTY:
+                self._empty()
+        return [order for line in lines.splitlines() if (order := _read(line)) is not None]
+
+    def _whole_lines(self) -> bytes:
+        fd = os.open(self._path, os.O_RDONLY | _OURS)  # not for writing: the end of that would be a poke
         try:
             if os.fstat(fd).st_size < self._at:  # somebody has emptied it
                 self._at = 0
             octets = os.pread(fd, _AT_ONCE, self._at)
-            lines, end, rest = octets.rpartition(b"\n")
-            self._at += len(octets) if len(rest) > _LONGEST else len(lines) + len(end)
-            if self._at > _TO_EMPTY:
-                self._empty()
-        except OSError:
-            return []
         finally:
             os.close(fd)
-        return [order for line in lines.splitlines() if (order := _read(line)) is not None]
+        lines, end, rest = octets.rpartition(b"\n")
+        self._at += len(octets) if len(rest) > _LONGEST else len(lines) + len(end)
+        return lines
 
 
 def _read(line: bytes) -> Order | None:

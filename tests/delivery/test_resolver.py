@@ -116,13 +116,21 @@ def test_many_messages_for_a_slow_name_take_one_look_up(room: Room, names: Names
     assert {room.outcome(f"user{count}@b.example", f"j{count + 1}").state for count in range(15)} == {State.DELIVERED}
 
 
-def test_an_old_answer_serves_while_a_new_one_is_long_in_coming(reactor: MemoryReactor, names: Names) -> None:
-    """A second is waited for the new one; the old one is good for an hour more, and at once as long as it fails to
-    come."""
+@pytest.fixture
+def resolver(reactor: MemoryReactor, names: Names) -> Resolver:
+    """One that has been told an address, a while ago: it is too old by now."""
     resolver = Resolver(reactor)
     ask(resolver)
     names.asked[0][1].callback([("192.0.2.1", PORT)])
     reactor.advance(40.0)
+    return resolver
+
+
+def test_an_old_answer_serves_while_a_new_one_is_long_in_coming(
+    reactor: MemoryReactor, names: Names, resolver: Resolver
+) -> None:
+    """A second is waited for the new one; the old one is good for an hour more, and at once as long as it fails to
+    come."""
     slow = ask(resolver)
     assert slow == []
     reactor.advance(1.1)
@@ -137,12 +145,8 @@ def test_an_old_answer_serves_while_a_new_one_is_long_in_coming(reactor: MemoryR
     assert isinstance(old[0], TimeoutError)
 
 
-def test_a_new_answer_in_time_counts(reactor: MemoryReactor, names: Names) -> None:
+def test_a_new_answer_in_time_counts(reactor: MemoryReactor, names: Names, resolver: Resolver) -> None:
     """Also where it is that the name is no more."""
-    resolver = Resolver(reactor)
-    ask(resolver)
-    names.asked[0][1].callback([("192.0.2.1", PORT)])
-    reactor.advance(40.0)
     late = ask(resolver)
     names.asked[1][1].errback(socket.gaierror(socket.EAI_NONAME, "no such name"))
     assert isinstance(late[0], socket.gaierror)
@@ -150,12 +154,10 @@ def test_a_new_answer_in_time_counts(reactor: MemoryReactor, names: Names) -> No
     assert reactor.pending == 0
 
 
-def test_an_old_answer_serves_while_the_name_server_is_in_trouble(reactor: MemoryReactor, names: Names) -> None:
+def test_an_old_answer_serves_while_the_name_server_is_in_trouble(
+    reactor: MemoryReactor, names: Names, resolver: Resolver
+) -> None:
     """Which says nothing of the name."""
-    resolver = Resolver(reactor)
-    ask(resolver)
-    names.asked[0][1].callback([("192.0.2.1", PORT)])
-    reactor.advance(40.0)
     brought = ask(resolver)
     names.asked[1][1].errback(socket.gaierror(socket.EAI_AGAIN, "try again"))
     assert brought == [[("192.0.2.1", PORT)]]
@@ -165,7 +167,7 @@ def test_an_old_answer_serves_while_the_name_server_is_in_trouble(reactor: Memor
 
 
 def test_names_that_are_slow_do_not_cost_other_sites_anything(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
-    """There are four threads to look names up, and a dozen names whose servers are dead have them all the time."""
+    """However few threads look names up (here four): a dozen names whose servers are dead have all of them."""
     servers = sites(room, 13)
     look_up = room.reactor.getaddrinfo
     waiting: list[tuple[str, Deferred[list[Address]]]] = []

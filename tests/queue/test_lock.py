@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -31,7 +32,9 @@ def test_of_another_machine_nothing_is_known(tmp_path: Path) -> None:
     assert not nobody_runs(tmp_path)
 
 
-@pytest.mark.parametrize("content", ["", "process 999999999 on", "garbage\n"])
+@pytest.mark.parametrize(
+    "content", ["", "process 999999999 on", "garbage\n", f"process {10**30} on {os.uname().nodename}\n"]
+)
 def test_of_a_file_that_says_nothing_nothing_is_known(tmp_path: Path, content: str) -> None:
     (tmp_path / LOCK).write_text(content)
     assert not nobody_runs(tmp_path)
