@@ -45,7 +45,7 @@ from service.queue.results import ResultWriter
 from service.queue.sqlite import SQLiteStore
 from service.queue.store import Claim, StoreFailed, Submission
 from service.web.faces import faces
-from service.web.metrics import Metrics
+from service.web.metrics import MEASURED, Metrics
 from service.web.page import SiteLine
 from service.web.recent import TROUBLES, Recent
 from service.web.server import WebServer
@@ -89,7 +89,7 @@ class Daemon:
         self._log: Log | None = None
         if write is not None:
             self._log = Log(reactor, write, format=settings.log.format, level=settings.log.level)
-            self.journal.add(self._log)
+            self.journal.add(self._log, self._log.events)
         self._lock: DirectoryLock | None = None
         self._listening: tuple[str, Server] | None = None
         self._purge_timer: TimerHandle | None = None
@@ -188,7 +188,7 @@ class Daemon:
             set_aside=set_aside,
         )
         recent = Recent(self._store.now)
-        self.journal.add(metrics)
+        self.journal.add(metrics, MEASURED)
         self.journal.add(recent, TROUBLES)
         handlers = faces(
             self._reactor,
@@ -339,6 +339,7 @@ class Daemon:
         self._store.results = new.queue.results
         if self._log is not None:
             self._log.configure(new.log.format, new.log.level)
+            self.journal.add(self._log, self._log.events)
         self.journal.tell("reloaded", http=address_text(self._listening[1]) if self._listening else None)
 
     # stop

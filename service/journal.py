@@ -1,7 +1,8 @@
 """What happened, told once: an event and its facts, for the log, the metrics and whoever else listens.
 
 An event is a constant in `EVENTS`, which says what it means and how loudly it is logged. Facts are plain values under
-the names of the contract: `id`, `recipient`, `host`, `site`, `phase`, `code`, `attempt`, `delay`, ...
+the names of the contract: `id`, `recipient`, `host`, `site`, `phase`, `code`, `attempt`, `delay`, ... What is no whole
+number is a time in seconds, and has a name of `SECONDS`.
 Passwords and message content are never facts.
 """
 
@@ -58,6 +59,8 @@ EVENTS: Final[dict[str, Level]] = {
     "site_back": "info",  # site
 }
 
+SECONDS: Final = ("seconds", "delay")
+
 
 class Journal:
     """Tells each listener, in order, of each event."""
@@ -68,7 +71,10 @@ class Journal:
             self.add(listener)
 
     def add(self, listener: Listener, events: Iterable[str] = EVENTS) -> None:
-        """Tell `listener` of these events from now on."""
+        """Tell `listener` of these events from now on, and of no others."""
+        for listeners in self._listeners.values():
+            if listener in listeners:
+                listeners.remove(listener)
         for event in events:
             self._listeners[event].append(listener)
 

@@ -15,7 +15,7 @@ import msgspec
 from deferred.defer import Deferred
 from deferred.failure import Failure
 from deferred.interfaces import Reactor, TimerHandle
-from service.journal import EVENTS
+from service.journal import EVENTS, SECONDS
 from service.timestamp import rfc3339
 
 MOST_LINES: Final = 20_000
@@ -67,7 +67,8 @@ def _for_people() -> Callable[[str, str, str, Facts], str]:
 
 
 class Log:
-    """A listener of the journal that writes lines by `write`, which may block: it is only called in a thread."""
+    """A listener of the journal to `events`. It writes lines by `write`, which may block: that is only called in a
+    thread."""
 
     def __init__(
         self,
@@ -88,27 +89,25 @@ class Log:
 
     def configure(self, format: Literal["json", "console"], level: str) -> None:
         """Write in this format from now on, and nothing below this level."""
-        self._threshold = LEVELS[level]
+        self.events = [event for event in EVENTS if LEVELS[EVENTS[event]] >= LEVELS[level]]
+        """Those that are loud enough to be written."""
         self._line = _for_machines if format == "json" else _for_people()
 
     def __call__(self, event: str, facts: dict[str, object]) -> None:
         """Take a line; it is written before long."""
-        level = EVENTS[event]
-        if LEVELS[level] < self._threshold:
-            return
         if len(self._lines) >= MOST_LINES:
             self._dropped += 1
             return
-        self._lines.append(self._render(event, level, facts))
+        self._lines.append(self._render(event, EVENTS[event], facts))
         if not self._writing:
             self._writing = True
             self._timer = self._reactor.call_later(_GATHER, self._hand_over)
 
     def _render(self, event: str, level: str, facts: dict[str, object]) -> str:
-        for value in facts.values():
-            if type(value) is float:
-                facts = {name: round(value, 3) if isinstance(value, float) else value for name, value in facts.items()}
-                break
+        for name in SECONDS:
+            seconds = facts.get(name)
+            if isinstance(seconds, float):
+                facts = {**facts, name: round(seconds, 3)}
         return self._line(rfc3339(self._reactor.wall_time()), level, event, facts)
 
     def _hand_over(self) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from deferred.testing import MemoryReactor
-from service.journal import Journal
+from service.journal import SECONDS, Journal
 from service.log import Log
 
 HOSTILE = {
@@ -51,3 +51,31 @@ def test_a_line_of_json_is_ascii_and_gives_back_what_was_said(said):
     assert written.isascii()
     facts = json.loads(written)
     assert (facts["event"], facts["text"], facts["recipients"]) == ("failed", said, [said])
+
+
+def test_another_level_holds_from_the_moment_it_is_set() -> None:
+    """As after a reload: the log says for which events it listens, and is told of no others."""
+    reactor, written = MemoryReactor(), []
+    log = Log(reactor, written.append, level="info")
+    journal = Journal()
+
+    def tell() -> list[str]:
+        written.clear()
+        for event in ("step", "delivered", "failed"):
+            journal.tell(event, id="1")
+        reactor.advance(1.0)
+        return [json.loads(line)["event"] for line in "".join(written).splitlines()]
+
+    journal.add(log, log.events)
+    assert tell() == ["delivered", "failed"]
+    log.configure("json", "warning")
+    journal.add(log, log.events)
+    assert tell() == ["failed"]
+    log.configure("json", "debug")
+    journal.add(log, log.events)
+    assert tell() == ["step", "delivered", "failed"]
+
+
+@pytest.mark.parametrize("name", SECONDS)
+def test_a_time_is_written_to_the_millisecond(name: str) -> None:
+    assert json.loads(logged("json", **{name: 1.23456}))[name] == 1.235

@@ -84,7 +84,7 @@ class Deferred(Detour, Generic[T]):
         if callback is None:
             raise TypeError("there is no callback to add")
         self._callbacks.append((callback, None, args, kwargs or _NO_KWARGS))
-        if self.called:
+        if self.called and not self.paused:
             self._run()
         return self
 
@@ -101,7 +101,7 @@ class Deferred(Detour, Generic[T]):
         if errback is None:
             raise TypeError("there is no errback to add")
         self._callbacks.append((None, errback, args, kwargs or _NO_KWARGS))
-        if self.called:
+        if self.called and not self.paused:
             self._run()
         return self
 
@@ -123,7 +123,7 @@ class Deferred(Detour, Generic[T]):
         if callback is None:
             raise TypeError("there is no callback to add")
         self._callbacks.append((callback, callback, args, kwargs or _NO_KWARGS))
-        if self.called:
+        if self.called and not self.paused:
             self._run()
         return self
 
@@ -180,7 +180,7 @@ class Deferred(Detour, Generic[T]):
         if errback is not None and (errback_args or errback_kwargs or errback_keywords):
             errback = _with_arguments(errback, errback_args, {**errback_kwargs, **errback_keywords})
         self._callbacks.append((callback, errback, args, _NO_KWARGS))
-        if self.called:
+        if self.called and not self.paused:
             self._run()
         return self
 

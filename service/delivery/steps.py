@@ -11,6 +11,7 @@ from service.message.outcome import Phase
 
 _IN_ONE_GO: Final = (Phase.MAIL, Phase.RCPT, Phase.DATA, Phase.BODY, Phase.CONFIRM)
 """Phases that pipelining lets pass within one read: each is still a step to tell."""
+_PLACE: Final = {phase: place for place, phase in enumerate(_IN_ONE_GO)}
 
 
 def deadline(phase: Phase, full: bool, timeouts: Timeouts) -> float:
@@ -61,9 +62,8 @@ class Steps:
         before = self._phase
         if phase is before:
             return
-        passed: tuple[Phase, ...] = (before,)
-        if before in _IN_ONE_GO and phase in _IN_ONE_GO and _IN_ONE_GO.index(phase) > _IN_ONE_GO.index(before):
-            passed = _IN_ONE_GO[_IN_ONE_GO.index(before) : _IN_ONE_GO.index(phase)]
+        first, end = _PLACE.get(before, 0), _PLACE.get(phase, 0)
+        passed = _IN_ONE_GO[first:end] if first < end and before in _PLACE else (before,)
         time = self._clock.time()
         for each in passed:
             self._journal.tell("step", id=self.job, host=self._host, phase=each.value, seconds=time - self._began)

@@ -26,7 +26,15 @@ _RANDOM_BITS: Final = 16
 
 def id_text(number: int) -> str:
     """The id as users meet it."""
-    return "".join([_PAIRS[number >> shift & 1023] for shift in (50, 40, 30, 20, 10, 0)])
+    high, low = number >> 30, number & 0x3FFFFFFF
+    return (
+        _PAIRS[high >> 20]
+        + _PAIRS[high >> 10 & 1023]
+        + _PAIRS[high & 1023]
+        + _PAIRS[low >> 20]
+        + _PAIRS[low >> 10 & 1023]
+        + _PAIRS[low & 1023]
+    )
 
 
 def id_number(text: str) -> int | None:

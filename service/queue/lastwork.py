@@ -102,25 +102,24 @@ class LastWork:
 
     def __call__(self, event: str, facts: dict[str, object]) -> None:
         """Note the beginning of an attempt, and each phase that it has got through."""
-        self._work(str(facts["id"]), str(facts["phase"]) if event == "step" else "")
+        if self._memory is None:
+            return
+        self._worked_at = now = self._clock.time()
+        self._note(str(facts["id"]), str(facts["phase"]) if event == "step" else "", now)
+        if self._quiet or self._timer is None:
+            self._look_in_a_moment()
 
-    def _work(self, id: str, phase: str) -> None:
-        if self._memory is not None:
-            self._worked_at = self._note(id.encode(), phase.encode())
-            if self._quiet and self._timer is not None:
-                self._timer.cancel()
-                self._timer = None
-            if self._timer is None:
-                self._quiet = False
-                self._timer = self._clock.call_later(_MOMENT, self._look)
-
-    def _note(self, id: bytes, phase: bytes) -> float:
+    def _note(self, id: str, phase: str, now: float) -> None:
         assert self._memory is not None
-        now = self._clock.time()
         start = _RING + self._notes % NOTES * _NOTE.size
         self._notes += 1
-        _NOTE.pack_into(self._memory, start, id, phase, now, self._notes)
-        return now
+        _NOTE.pack_into(self._memory, start, id.encode(), phase.encode(), now, self._notes)
+
+    def _look_in_a_moment(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._quiet = False
+        self._timer = self._clock.call_later(_MOMENT, self._look)
 
     def _look(self) -> None:
         """Where nothing has been done for a moment, note nothing but the time: it shows how long ago all else was."""
@@ -128,7 +127,7 @@ class LastWork:
         now = self._clock.time()
         self._quiet = now >= self._worked_at + _MOMENT
         if self._quiet:
-            self._note(b"", b"")
+            self._note("", "", now)
         then = self._worked_at + (SURVIVED if self._quiet else _MOMENT)
         if now < then:
             self._timer = self._clock.call_later(then - now, self._look)

@@ -17,7 +17,7 @@ TEXT_LIMIT: Final = 1000
 """Characters of a text that is kept."""
 
 _SHOWN_LIMIT: Final = 60
-_SINGLE = re.compile(rb"([2-5][0-9][0-9]) ([^\n]*)\n")
+_WHOLE = re.compile(rb"([2-5][0-9][0-9])((?:-[^\n]*\n\1)*)(?: ([^\n]*))?\n")
 _LINE = re.compile(rb"([2-5][0-9][0-9])(?:([ -])(.*))?", re.DOTALL)
 _ENHANCED = re.compile(rb"([245]\.[0-9]{1,3}\.[0-9]{1,3})(?: +|$)")
 _UNSAFE = re.compile(r"[^ -~]")
@@ -109,13 +109,18 @@ class ReplyReader:
 
         After an error the reader is of no use any more.
         """
+        if not self._buffer:
+            return None
         if not self._lines and not self._searched:
-            # nearly every reply is one line that came in one piece
-            single = _SINGLE.match(self._buffer)
-            if single is not None and single.end() <= LINE_LIMIT:
-                code, text = single.groups()
-                del self._buffer[: single.end()]
-                return Reply(int(code), (text.removesuffix(b"\r"),))
+            # nearly every reply comes in one piece, and has one line
+            whole = _WHOLE.match(self._buffer, 0, LINE_LIMIT)
+            if whole is not None:
+                code, before, last = whole.groups(b"")
+                del self._buffer[: whole.end()]
+                lines = [last.removesuffix(b"\r")]
+                if before:
+                    lines[:0] = [line.removesuffix(b"\r")[1:] for line in before.split(b"\n" + code)[:-1]]
+                return Reply(int(code), tuple(lines))
         while True:
             end = self._buffer.find(b"\n", self._searched, LINE_LIMIT)
             if end < 0:

@@ -45,13 +45,17 @@ _COUNTED: Final = {
     "unhandled_error": ("deferd_unhandled_errors", "Failures that no errback took: each is a bug."),
 }
 _TOLD_AGAIN: Final = frozenset({"bounced", "warned", "store_failed"})
+_NUMBERS: Final = (int, float)
 _DECISIONS: Final = ("retry", "hold")
 _BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
 _ENDS: Final = (*(str(end) for end in _BUCKETS), "+Inf")
 
 
+MEASURED: Final = (*_COUNTED, "step", "store_recovered", "disconnected", "in_doubt")
+
+
 class Metrics(Collector):
-    """A listener of the journal and a page of metrics, with a registry of its own.
+    """A listener of the journal to what is `MEASURED`, and a page of metrics, with a registry of its own.
 
     `counts` looks at the queue, whose time is `now`, `in_flight` tells how many messages are being delivered,
     `connections` how many connections to servers are open (by default: those opened less those closed), `resting` how
@@ -88,13 +92,13 @@ class Metrics(Collector):
 
     def __call__(self, event: str, facts: dict[str, object]) -> None:
         """Count it."""
-        if event == "step":
-            seconds, phase = facts.get("seconds"), self._phases.get(str(facts.get("phase")))
-            if phase is not None and isinstance(seconds, int | float):
-                phase.observe(seconds)
-        elif event in self._counts:
+        if event in self._counts:
             if event not in _TOLD_AGAIN or self._is_new(event, facts):
                 self._counts[event] += 1
+        elif event == "step":
+            seconds, phase = facts.get("seconds"), self._phases.get(str(facts.get("phase")))
+            if phase is not None and isinstance(seconds, _NUMBERS):
+                phase.observe(seconds)
         elif event == "store_recovered":
             self._store_failing = False
         elif event == "disconnected":
