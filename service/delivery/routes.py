@@ -7,6 +7,7 @@ instead of letting it wait for ever. Nothing here waits or remembers: a table is
 from __future__ import annotations
 
 import hashlib
+from collections import defaultdict
 from collections.abc import Iterable
 from typing import Final
 
@@ -104,11 +105,15 @@ def _name(targets: Iterable[Site]) -> list[Site]:
     """The same sites under names that tell different ones apart, by the first of these that does: who we are there,
     how it is reached, a number."""
     targets = list(targets)
+    namesakes: defaultdict[str, set[Site]] = defaultdict(set)
+    for site in targets:
+        namesakes[site.name].add(site)
     named: dict[Site, str] = {}
+    taken: set[str] = set()
     for site in targets:
         if site not in named:
-            rivals = {other for other in targets if other.name == site.name and other != site}
-            named[site] = _distinct(site, rivals, set(named.values()))
+            named[site] = _distinct(site, namesakes[site.name] - {site}, taken)
+            taken.add(named[site])
     return [msgspec.structs.replace(site, name=named[site]) for site in targets]
 
 
