@@ -19,7 +19,8 @@ again.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 from typing import Any, Final, TypeVar
 
 from deferred.defer import CancelledError, Deferred, fail, succeed
@@ -41,6 +42,7 @@ from service.smtp.errors import BrokenAnswer, ConfirmationLost, HostFailure
 R = TypeVar("R")
 
 _NEVER: Final = float("-inf")
+_NOBODY: Final[Mapping[str, Outcome]] = MappingProxyType({})
 
 TAKES_LEAVE: Final = 421
 """The server ends the conversation, whatever it was about (RFC 5321, 3.8)."""
@@ -96,7 +98,7 @@ class Attempt:
         self._journal = journal
         self._generation = connector.generation
         self._relays = connector.in_order(site)  # those that are left
-        self._answered: dict[str, Outcome] = {}  # by recipient, whichever host it was
+        self._answered: Mapping[str, Outcome] = _NOBODY  # by recipient, whichever host it was
         self._failed_at: tuple[Address, ...] = ()
         self._peer: Address | None = None
         self._blamed: HostFailure | None = None
@@ -332,7 +334,7 @@ class Attempt:
     # the answers
 
     def _keep(self, outcomes: Iterable[Outcome]) -> None:
-        self._answered.update((outcome.address, outcome) for outcome in outcomes)
+        self._answered = {**self._answered, **{outcome.address: outcome for outcome in outcomes}}
 
     @property
     def _complete(self) -> bool:

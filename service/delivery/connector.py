@@ -82,6 +82,8 @@ class Connector:
         self._one_by_one = ForAnHour(reactor)
         """Hosts that get no envelope ahead, as they throw away what comes behind a message before they have said what
         becomes of that."""
+        self._options: dict[SessionOptions, SessionOptions] = {}
+        """Those in use: thousands of connections share what is the same."""
         self._timer: TimerHandle | None = None
         self.generation = 0
         """Of the settings: what was begun under an older one is not gone on with."""
@@ -99,6 +101,7 @@ class Connector:
         self._tls_sessions.forget()
         self._unchunked.clear()
         self._one_by_one.clear()
+        self._options.clear()
         self._resolver.forget()
         self.close_idle()
 
@@ -187,6 +190,7 @@ class Connector:
             skip_starttls=key in self._plain,
             chunking=key not in self._unchunked,
         )
+        options = self._options.setdefault(options, options)
         return Connection(
             self._reactor,
             Session(options),

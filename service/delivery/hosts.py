@@ -6,10 +6,13 @@ a relay that came last is still asked when all others fail.
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from config.settings import Relay, SiteRest
 from service.delivery.policy import rest_length
 
 
+@lru_cache(10_000)  # each message asks, and all share the text
 def name_of(relay: Relay) -> str:
     """A host as operators know it: "smtp.provider.example:587"."""
     return str(relay).partition("://")[2]

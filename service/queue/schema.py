@@ -170,7 +170,7 @@ def open_writer(path: Path, *, busy_timeout: float = 0) -> apsw.Connection:
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("PRAGMA wal_autocheckpoint = 4000")
         connection.execute("PRAGMA journal_size_limit = 67108864")
-        connection.execute("PRAGMA cache_size = -4096")
+        connection.execute("PRAGMA cache_size = -2048")
         _make_tables(connection, path)
         connection.set_busy_timeout(int(busy_timeout * 1000))
     except (*FAULTS, OSError) as error:
