@@ -3,7 +3,7 @@
     bare         one epoll loop that does no more than it must: nobody can be much faster in Python
     sessions     deferd's protocol on deferd's reactor
     examples     the document's example on deferd's reactor: a callback for each message
-    aiosmtplib   a task for each connection
+    aiosmtplib   a task for each connection; `seldom`: with deferd's setting of the garbage collector
     threads      a thread for each connection, with smtplib
     processes    a process for each connection, with smtplib
 
@@ -54,6 +54,14 @@ def with_aiosmtplib(task: Task) -> None:
         await asyncio.gather(*map(sender, range(task.connections)))
 
     asyncio.run(everyone())
+
+
+def with_aiosmtplib_collecting_seldom(task: Task) -> None:
+    """The same, with the garbage collector set as the daemon sets it: that is nothing of aiosmtplib's."""
+    from config.system import collect_seldom
+
+    collect_seldom()
+    with_aiosmtplib(task)
 
 
 def send_share(task: Task, number: int) -> None:
@@ -110,6 +118,7 @@ PEERS: Final[dict[PeerName, str]] = {
     "sessions": "bench.callbacks:with_sessions",
     "examples": "bench.callbacks:with_examples",
     "aiosmtplib": "bench.peers:with_aiosmtplib",
+    "seldom": "bench.peers:with_aiosmtplib_collecting_seldom",
     "threads": "bench.peers:with_threads",
     "processes": "bench.peers:with_processes",
 }

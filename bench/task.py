@@ -9,7 +9,7 @@ import msgspec
 
 from bench.mail import Mail
 
-PeerName = Literal["bare", "sessions", "examples", "aiosmtplib", "threads", "processes"]
+PeerName = Literal["bare", "sessions", "examples", "aiosmtplib", "seldom", "threads", "processes"]
 
 
 class Task(msgspec.Struct, frozen=True, kw_only=True):

@@ -7,6 +7,10 @@ from collections.abc import Callable
 from deferred.interfaces import TimerHandle, TimeSource
 
 
+def _nothing() -> None:
+    pass
+
+
 class Deadline:
     """Calls `passed` when it has. Where the timer comes early, because the deadline was moved on meanwhile, it looks,
     finds that there is time left, and is set anew: that costs less than to set it each time."""
@@ -31,8 +35,9 @@ class Deadline:
             self._timer = self._clock.call_later(seconds, self._look)
 
     def drop(self) -> None:
-        """There is none, and never will be."""
+        """There is none, and never will be: who set it is let go of."""
         self._at = None
+        self.passed = _nothing
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

@@ -99,11 +99,13 @@ class Passages:
     there are some: who hears that the last has ended may give the connection back.
     """
 
-    __slots__ = ("_ended", "_under_way")
+    __slots__ = ("_ended", "_under_way", "newest")
 
     def __init__(self) -> None:
-        self._under_way: list[Passage] = []
-        self._ended: list[Passage] = []  # and not told yet
+        self._under_way: tuple[Passage, ...] = ()  # no lists: thousands of connections share the empty tuple
+        self._ended: tuple[Passage, ...] = ()  # and not told yet
+        self.newest: Passage | None = None
+        """The one whose content is, or will be, wanted."""
 
     def __bool__(self) -> bool:
         """Whether there is one that has not been told its end."""
@@ -114,14 +116,10 @@ class Passages:
         """The one whose answers come first."""
         return self._under_way[0] if self._under_way else None
 
-    @property
-    def newest(self) -> Passage | None:
-        """The one whose content is, or will be, wanted."""
-        return self._under_way[-1] if self._under_way else None
-
     def begin(self, passage: Passage) -> None:
         """One more, behind the others."""
-        self._under_way.append(passage)
+        self._under_way += (passage,)
+        self.newest = passage
 
     def gone_out(self) -> None:
         """All that was given to the transport has left."""
@@ -132,14 +130,17 @@ class Passages:
 
     def finish(self, outcomes: tuple[Outcome, ...]) -> None:
         """The oldest has its answers."""
-        passage = self._under_way.pop(0)
+        passage, *others = self._under_way
+        self._under_way = tuple(others)
+        if not others:
+            self.newest = None
         passage.content, passage.receipt = None, Receipt(outcomes)
-        self._ended.append(passage)
+        self._ended += (passage,)
 
     def fail(self, errors: Iterable[DeliveryError], replies: int, *, stuck: bool) -> None:
         """The conversation is over, with an error for each; the session had heard so many `replies`. The last is told
         first: it gives way to those before."""
-        failed, self._under_way = self._under_way, []
+        failed, self._under_way, self.newest = self._under_way, (), None
         for passage, error in zip(failed, errors, strict=False):
             passage.content = None
             passage.error = as_it_was(error, stuck=stuck, unheard=replies == passage.before)
@@ -149,15 +150,18 @@ class Passages:
         """Something else than the server was at fault, in what was done for the oldest. What was sent ahead has no
         part in it, and nobody has anything of it yet."""
         if self._under_way:
-            first = self._under_way.pop(0)
+            first, *others = self._under_way
+            self._under_way = tuple(others)
             first.content, first.fault = None, failure
             self.fail([HostFailure(Phase.MAIL, "the conversation ended with the message before")], -1, stuck=False)
-            self._ended.append(first)
+            self._ended += (first,)
 
     def tell(self) -> None:
         """Tell those that have ended, in turn."""
         while self._ended:
-            self._ended.pop(0).wake()
+            first, *others = self._ended
+            self._ended = tuple(others)
+            first.wake()
 
 
 def as_it_was(error: DeliveryError, *, stuck: bool, unheard: bool) -> DeliveryError:

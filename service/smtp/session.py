@@ -56,7 +56,7 @@ class Session:
         self._reader = ReplyReader()
         self._flight = Flight()
         self._handshake = Handshake(options, self._flight)
-        self._transactions: list[Transaction] = []
+        self._transactions: tuple[Transaction, ...] = ()  # no list: thousands of sessions share the empty tuple
         self._courteous = True
         self.replies = 0
         self.closed = False
@@ -193,7 +193,7 @@ class Session:
             raise OutOfStepError("the session does not take an envelope now")
         transaction = Transaction(envelope, self._options, self._handshake.extensions, self._flight)
         ahead = bool(self._transactions)
-        self._transactions.append(transaction)
+        self._transactions += (transaction,)
         transaction.begin(ahead)
         return [BodyWanted()] if transaction.content is Content.WANTED else self._finished()
 
@@ -281,7 +281,8 @@ class Session:
         """Let go of the envelopes that are done, in order: one that was sent ahead waits for those before it."""
         events: list[Event] = []
         while self._transactions and self._transactions[0].over:
-            transaction = self._transactions.pop(0)
+            transaction, *others = self._transactions
+            self._transactions = tuple(others)
             events.append(Finished(transaction.outcomes, transaction.close))
             if transaction.close:
                 self._courteous = False
@@ -295,6 +296,7 @@ class Session:
         if isinstance(error, BrokenAnswer):
             self._courteous = False
         error.host = self._options.host
+        error.__traceback__ = None  # it leads to the frames of our callers, which have the event that has the error
         errors = [self._fate(error, transaction) for transaction in self._transactions] or [error]
         self._close()
         return [Failed(errors[0], tuple(errors[1:]))]
@@ -319,6 +321,6 @@ class Session:
 
     def _close(self) -> None:
         self.closed = True
-        self._transactions.clear()
+        self._transactions = ()
         self._flight.take_back()
         self._reader.clear()
