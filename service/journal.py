@@ -26,7 +26,7 @@ EVENTS: Final[dict[str, Level]] = {
     "store_recovered": "info",
     "clock_jumped": "warning",  # seconds (negative: back), why: the wall clock was set to another time
     "store_damaged": "error",  # why, path: where the damaged queue was set aside at the start; remedy
-    "unhandled_error": "error",  # error, detail: a bug of ours, or an errback that is missing
+    "unhandled_error": "error",  # error, where or detail: a bug of ours, or an errback that is missing
     "log_dropped": "error",  # lines: how many were not written because nobody read the log
     # a job's life
     "job_accepted": "info",  # id, name, sender, recipients, size

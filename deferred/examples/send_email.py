@@ -146,4 +146,6 @@ def main(server: str, sender: str, recipient: str, message: bytes) -> None:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) != 4:
+        sys.exit(__doc__)
     main(sys.argv[1], sys.argv[2], sys.argv[3], sys.stdin.buffer.read())

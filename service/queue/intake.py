@@ -281,7 +281,7 @@ class Intake:
             return
         why = str(failure.value)
         if not failure.check(JobError):
-            self._journal.tell("unhandled_error", error=failure.get_traceback(), doing=f"reading {printable(name)}")
+            self._journal.tell("unhandled_error", error=failure.get_traceback(), where=f"reading {printable(name)}")
             why = f"deferd failed on this file, which is a fault of deferd's: {failure.value!r}"
         self._reject(name, file.identity, why)
 
@@ -292,7 +292,7 @@ class Intake:
         d = self._store.accept([one.submission for one in batch])
         d.add_callbacks(lambda done: self._taken(batch, done), lambda failure: self._not_taken(batch, failure))
         d.add_both(self._batch_over)
-        d.add_errback(lambda f: self._journal.tell("unhandled_error", error=f.get_traceback(), doing="intake"))
+        d.add_errback(lambda f: self._journal.tell("unhandled_error", error=f.get_traceback(), where="intake"))
 
     def _batch_over(self, result: object) -> object:
         self._batches -= 1

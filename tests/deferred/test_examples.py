@@ -40,10 +40,19 @@ def site() -> Iterator[str]:
     server.server_close()
 
 
-def run(example: str, *args: str, given: str = "") -> subprocess.CompletedProcess[str]:
-    """Run a listing; warnings are errors, and it has to end by itself."""
+def run(example: str, *args: str, given: str = "", status: int = 0) -> subprocess.CompletedProcess[str]:
+    """Run a listing; warnings are errors, and it has to end by itself, with this status."""
     command = [sys.executable, "-W", "error", "-m", f"deferred.examples.{example}", *args]
-    return subprocess.run(command, input=given, capture_output=True, text=True, timeout=60, check=True)
+    done = subprocess.run(command, input=given, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == status, done.stderr
+    return done
+
+
+@pytest.mark.parametrize("example", ["one_callback", "two_callbacks", "errback", "send_email"])
+def test_one_that_lacks_its_arguments_says_how_it_is_run(example: str) -> None:
+    done = run(example, status=1)
+    assert f"python -m deferred.examples.{example} " in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_one_callback_gets_the_page(site: str) -> None:
