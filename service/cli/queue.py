@@ -14,10 +14,12 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from config.settings import Settings
+from service.cli.elsewhere import elsewhere
 from service.cli.options import config_option, give_up, json_option, local_settings
 from service.cli.recover import recover, tell_set_aside
 from service.cli.standing import print_standing
 from service.cli.terminal import clean, print_json, print_table
+from service.timestamp import rfc3339
 
 if TYPE_CHECKING:
     from service.queue.commands import CommandStore, Done
@@ -59,13 +61,14 @@ def list_jobs(
     with _opened(config_path, telling=True) as (store, settings):
         jobs = store.list(site=site, state=state, limit=most)
         standing = None if as_json else store.standing(site)
+        alike = "" if standing is None or standing.sites else _alike(store, site)
     if standing is None:
         print_json(jobs)
         return
     if jobs:
         _print_jobs(jobs)
     else:
-        click.echo("no such jobs" if site or state else "the queue is empty")
+        click.echo(f"no such jobs{alike}" if site or state else "the queue is empty")
     if standing.sites:
         click.echo()
         print_standing(standing, MOST_SITES)
@@ -86,7 +89,7 @@ def _print_jobs(jobs: list[ListedJob]) -> None:
             job.attempts,
             _recipients(job),
             job.accepted_at,
-            job.next_attempt,
+            _when(job.next_attempt, in_flight=job.in_flight),
             _why(job),
         ]
         for job in jobs
@@ -98,6 +101,13 @@ def _print_jobs(jobs: list[ListedJob]) -> None:
     print_table(titles, rows)
 
 
+def _when(next_attempt: str | None, *, in_flight: bool) -> str:
+    """When it is tried next; where it is its time already, that it is due, or nothing if it is being tried."""
+    if next_attempt is None or next_attempt > rfc3339(time.time()):
+        return next_attempt or ""
+    return "" if in_flight else "due now"
+
+
 def _state(job: ListedJob) -> str:
     """The job's state, or that it is on its way; one that is held meanwhile goes no further after that."""
     if not job.in_flight:
@@ -106,10 +116,12 @@ def _state(job: ListedJob) -> str:
 
 
 def _why(job: ListedJob) -> str:
-    """What was said last of a recipient that waits, else of any."""
-    tried = [recipient for recipient in job.recipients if recipient.text]
-    telling = next((recipient for recipient in tried if recipient.state == "waiting"), tried[0] if tried else None)
-    return _answer(telling.code, telling.enhanced, telling.text) if telling else ""
+    """What was said last of a recipient that waits, perhaps nothing yet; else of one that failed, else of any."""
+    for state in ("waiting", "failed", "delivered"):
+        answers = [_answer(each.code, each.enhanced, each.text) for each in job.recipients if each.state == state]
+        if answers:
+            return max(answers, key=bool)
+    return ""
 
 
 def _recipients(job: ListedJob) -> str:
@@ -153,7 +165,7 @@ def show(config_path: str | None, as_json: bool, job_id: str) -> None:
     with _opened(config_path) as (store, settings):
         job = store.show(job_id, settings.retry.max_age)
     if job is None:
-        give_up(f"there is no job {clean(job_id)}")
+        give_up(f"there is no job {clean(job_id)}{elsewhere(Path(settings.queue.directory), job_id)}")
     if as_json:
         print_json(job)
         return
@@ -166,7 +178,7 @@ def show(config_path: str | None, as_json: bool, job_id: str) -> None:
         "sender": job.sender or "<>",
         "size": f"{job.size} octets",
         "accepted": job.accepted_at,
-        "next attempt": job.next_attempt,
+        "next attempt": _when(job.next_attempt, in_flight=job.in_flight),
         "expires": None if job.finished_at else job.expires_at,
         "finished": job.finished_at,
         "in doubt": job.in_doubt,
@@ -177,8 +189,11 @@ def show(config_path: str | None, as_json: bool, job_id: str) -> None:
         if value not in (None, ""):
             click.echo(f"{name + ':':<14}{clean(value)}")
     click.echo()
-    sites = [(one.site, _at_site(one), one.attempts, one.next_attempt, one.rests) for one in job.sites]
-    print_table(("site", "state", "attempts", "next attempt", "rests for"), sites)
+    sites = [
+        (one.site, _at_site(one), one.attempts, _when(one.next_attempt, in_flight=one.state == "in_flight"), one.rests)
+        for one in job.sites
+    ]
+    print_table(("site", "state", "attempts", "next attempt", "rests because of"), sites)
     click.echo()
     rows = [(r.address, r.state, r.host, r.phase, _answer(r.code, r.enhanced, r.text), r.at) for r in job.recipients]
     print_table(("recipient", "state", "host", "phase", "last answer", "at"), rows)
@@ -200,6 +215,7 @@ queue.add_command(recover)
 
 def _changing(change: Change, what: str, done: str) -> None:
     """Add the command for one kind of change."""
+    what += "\n\nAn ID may also be the NAME of its result file, results/NAME.json."
 
     @queue.command(change, help=what)
     @config_option
@@ -211,16 +227,18 @@ def _changing(change: Change, what: str, done: str) -> None:
         config_path: str | None, site: str | None, everything: bool, as_json: bool, ids: tuple[str, ...]
     ) -> None:
         if [bool(ids), site is not None, everything].count(True) != 1:
-            raise click.UsageError("say which: ID..., or --site S, or --all")
+            raise click.UsageError("say which: ID..., or --site S, or --all, and only one of them")
         with _opened(config_path) as (store, settings):
             result = store.change(change, ids or None, site)
             alike = "" if result.changed or result.unchanged else _alike(store, site)
-        _poke(Path(settings.queue.directory), change, result.changed, ids, site)
+        _poke(Path(settings.queue.directory), change, result.changed, result.ids, site)
         if as_json:
             print_json({"changed": result.changed, **({"unchanged": result.why} if result.why else {})})
         else:
             click.echo(f"{done} {_jobs(result.changed)}")
         _tell_unchanged(change, result, f" for {clean(site)}{alike}" if site else "")
+        if not as_json and change != "remove":
+            _tell_of_nobody(settings)
 
 
 def _alike(store: CommandStore, site: str | None) -> str:
@@ -272,7 +290,7 @@ def _opened(config_path: str | None, *, telling: bool = False) -> Iterator[tuple
         with open_for_commands(directory, time.time, settings.queue.results, boot_clock()) as store:
             yield store, settings
     except UnknownJob as error:
-        give_up(clean(error.args[0] if error.args else error))
+        give_up(clean(error) + elsewhere(directory, error.job))
     except (StoreFailed, OSError) as error:
         give_up(clean(error))
 

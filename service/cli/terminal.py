@@ -9,10 +9,13 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 import click
 import msgspec
+
+_LAST_COLUMN: Final = 40
+"""Characters that there are at least for the last column: what a server said, mostly."""
 
 
 def clean(text: object) -> str:
@@ -46,8 +49,16 @@ def _print_rich(titles: Sequence[str], cells: Sequence[Sequence[str]]) -> None:
     from rich.text import Text
 
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
-    for title in titles:
-        table.add_column(title, overflow="fold")
+    for title in titles[:-1]:
+        table.add_column(title, no_wrap=True)
+    table.add_column(titles[-1], overflow="fold")
     for row in cells:
         table.add_row(*(Text(cell) for cell in row))
-    Console().print(table)
+    console = Console()
+    # where the terminal is too narrow it breaks the lines: an id or a time in two pieces could not be copied
+    before_last = sum(max(map(len, column)) + 2 for column in list(zip(titles, *cells, strict=True))[:-1])
+    console.width = max(console.width, before_last + _LAST_COLUMN)
+    with console.capture() as printed:
+        console.print(table)
+    for line in printed.get().splitlines():
+        click.echo(line.rstrip())

@@ -51,7 +51,7 @@ def _open_job(connection: apsw.Connection, id: str) -> int:
     number = id_number(id)
     if number is None or not connection.execute("SELECT 1 FROM delivery WHERE job = ? LIMIT 1", (number,)).fetchone():
         ended = connection.execute("SELECT state FROM job WHERE id = ?", (number,)).get
-        raise UnknownJob(f"{id} is not in the queue" + (f": it has ended ({ended})" if ended else ""))
+        raise UnknownJob(f"{id} is not in the queue" + (f": it has ended ({ended})" if ended else ""), id)
     return number
 
 

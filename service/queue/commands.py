@@ -12,7 +12,7 @@ import apsw
 from service.queue import changing, looking, owing
 from service.queue.calendar import BootClock, resumed
 from service.queue.details import JobDetails, ListedJob, details, listed, named
-from service.queue.ids import id_text
+from service.queue.ids import id_number, id_text
 from service.queue.owing import ResultPolicy
 from service.queue.schema import FAULTS, explain, open_reader, open_writer
 from service.queue.settlements import OPEN
@@ -33,12 +33,13 @@ _PASSED_OVER: Final[dict[Change, str]] = {
 
 
 class Done(NamedTuple):
-    """What a change did: how many jobs it changed, how many it left as they were, and of those that were named by their
-    ids, why."""
+    """What a change did: how many jobs it changed, how many it left as they were, and of those that were named, why, by
+    their ids, which are `ids`."""
 
     changed: int
     unchanged: int
     why: dict[str, str]
+    ids: tuple[str, ...] = ()
 
 
 class CommandStore:
@@ -94,15 +95,16 @@ class CommandStore:
         return standing(self._reader, site, self._wall_time() - offset, offset)
 
     def change(self, change: Change, ids: Iterable[str] | None = None, site: str | None = None) -> Done:
-        """Retry, hold, release or remove the jobs with these ids, or of this site, or all; tell what changed.
+        """Retry, hold, release or remove the jobs with these ids, or whose results have these names, or of this site,
+        or all; tell what changed.
 
-        Raises `UnknownJob` where an id is not in the queue; nothing is changed then. A running daemon is to be poked
+        Raises `UnknownJob` where one is not in the queue; nothing is changed then. A running daemon is to be poked
         afterwards.
         """
         return self._guard(lambda: self._change(change, ids, site))
 
     def _change(self, change: Change, ids: Iterable[str] | None, site: str | None) -> Done:
-        jobs = changing.jobs_to_change(self._reader, ids, site)
+        jobs = changing.jobs_to_change(self._reader, None if ids is None else map(self._id_of, ids), site)
         if self._writer is None:
             self._writer = open_writer(self._path, busy_timeout=_PATIENCE)
         writer = self._writer
@@ -126,7 +128,13 @@ class CommandStore:
             passed_over += [job for job in part if job not in touched]
         if ids is None:  # those that have ended meanwhile were not meant
             return Done(changed, changing.count_open(self._reader, passed_over), {})
-        return Done(changed, len(passed_over), {id_text(job): self._why(change, job) for job in passed_over})
+        why = {id_text(job): self._why(change, job) for job in passed_over}
+        return Done(changed, len(passed_over), why, tuple(map(id_text, jobs)))
+
+    def _id_of(self, job: str) -> str:
+        """The id that is meant, by itself or by the name of its job's result."""
+        known = self._reader.execute("SELECT 1 FROM job WHERE id = ?", (id_number(job),)).get
+        return job if known else named(self._reader, job) or job
 
     def _why(self, change: Change, job: int) -> str:
         """Why it was left as it is."""

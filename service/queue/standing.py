@@ -32,8 +32,8 @@ class RestView(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SiteStanding(msgspec.Struct, frozen=True, kw_only=True):
-    """Messages of a site: `waiting`, of these `due_now`; the first is tried at `next_due`, not before the site's rest
-    is over. `in_flight`: claimed by the daemon; `held`."""
+    """Messages of a site: `waiting`, of these `due_now`, none while it rests; the first is tried at `next_due`, not
+    before the rest is over. `in_flight`: claimed by the daemon; `held`."""
 
     site: str
     waiting: int = 0
@@ -78,6 +78,7 @@ def _site(
     waiting, due_now, first = counted.get(READY, (0, 0, None))
     if first is not None and rest is not None:
         first = max(first, rest.ends)
+        due_now = due_now if first <= now else 0
     return SiteStanding(
         site=name,
         waiting=waiting,

@@ -252,7 +252,11 @@ class Store(Protocol):
 
 
 class UnknownJob(LookupError):
-    """No such job in the queue."""
+    """No such job in the queue; says which, which is `job`."""
+
+    def __init__(self, why: str, job: str) -> None:
+        super().__init__(why)
+        self.job = job
 
 
 class StoreFailed(Exception):

@@ -11,6 +11,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+import click
 import pytest
 from click.testing import CliRunner
 
@@ -176,7 +177,7 @@ def test_count_tells_each_site(deferd, accept, spool):
     assert told["until"] > told["since"]
     assert (told["failures"], told["why"]) == (2, f"connect: {ESCAPE} refused")
     assert first.pop("next_due") is not None
-    assert first == {"site": "c.example", "waiting": 1, "due_now": 1, "in_flight": 1, "held": 1}
+    assert first == {"site": "c.example", "waiting": 1, "due_now": 0, "in_flight": 1, "held": 1}
     assert (second["site"], second["waiting"], second["rest"]) == ("b.example", 1, None)
     text = deferd("queue", "count").stdout
     assert rf"until {told['until']}; 2 failures since {told['since']}: connect: \x1b[31m refused" in text
@@ -238,7 +239,7 @@ def test_a_damaged_queue_is_told_also_where_the_new_one_cannot_be_read(deferd, s
     assert "damaged-20260921T141320Z" in result.stderr.splitlines()[-1]
 
 
-@pytest.mark.parametrize("command", [("list",), ("count",), ("show", "order-0")])
+@pytest.mark.parametrize("command", [("list",), ("count",), ("show", "order-0"), ("retry", "order-0")])
 def test_it_is_told_that_a_dead_daemon_sends_nothing(deferd, accept, spool, command):
     """What it had in flight stays so until the next one starts. Programs, which ask for JSON, are not told."""
     accept("bob@b.example")
@@ -299,7 +300,7 @@ def test_show_tells_what_results_do_not(deferd, accept, spool):
     assert {name: value.strip() for name, value in facts.items()} == {
         "id": job["id"], "name": "order-0", "state": "sending", "priority": "high", "attempts": "0",
         "sender": "ann@a.example", "size": "14 octets", "accepted": job["accepted_at"],
-        "next attempt": job["next_attempt"], "expires": job["expires_at"], "in doubt": "hold", "key": "order-17",
+        "expires": job["expires_at"], "in doubt": "hold", "key": "order-17",
         "tags": "order=17",
     }  # fmt: skip
     assert [line.split()[:2] for line in text.splitlines() if line.startswith(("b.example", "c.example"))] == [
@@ -442,6 +443,69 @@ def test_a_table_on_a_terminal_takes_nothing_for_markup(monkeypatch, capsys):
     monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
     terminal.print_table(("answer",), [(f"[red]no[/red] {ESCAPE}",)])
     assert r"[red]no[/red] \x1b[31m" in capsys.readouterr().out
+
+
+def test_a_table_on_a_narrow_terminal_has_whole_words(monkeypatch, capsys):
+    """The terminal breaks the lines: an id, a site or a time in two pieces could not be copied."""
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
+    monkeypatch.setenv("COLUMNS", "60")
+    row = ("03fry42qhzm8", "order-17", "smtp.provider.example:587", "2026-11-26T13:45:19.992Z", "no " * 100)
+    terminal.print_table(("id", "name", "site", "next attempt", "last answer"), [row])
+    lines = click.unstyle(capsys.readouterr().out).splitlines()
+    first = next(line for line in lines if row[0] in line)
+    assert all(word in first for word in row[:-1])
+    assert max(map(len, lines)) < 150  # what a server said is folded
+
+
+def test_list_tells_why_a_job_waits_or_has_failed(deferd, accept, spool):
+    """Not that another of its recipients was served."""
+    accept("cy@b.example,bob@b.example,dan@c.example")
+
+    def settle(*states: State) -> str:
+        with opened(spool) as (reactor, store):
+            (claim,) = reactor.run_until_complete(store.claim("b.example", 1), 10)
+            outcomes = tuple(
+                Outcome(address, state, 250, "", f"said to {address[:3]}", "mx:25", Phase.RCPT)
+                for address, state in zip(claim.recipients, states, strict=True)
+            )
+            due = None if State.WAITING not in states else store.now() - 1
+            reactor.run_until_complete(
+                store.settle([Settlement(claim=claim, outcomes=outcomes, at=store.now(), attempts=1, due=due)]), 10
+            )
+        return deferd("queue", "list").stdout.splitlines()[1]
+
+    assert settle(State.DELIVERED, State.WAITING).endswith("due now       250 said to bob")
+    assert settle(State.FAILED).endswith("due now")  # nothing was said yet of the third, who waits
+    deferd("queue", "remove", "--all")
+    assert "250 said to bob" in deferd("queue", "list", "--state", "partly").stdout
+
+
+@pytest.mark.parametrize("change", ["retry", "hold", "remove"])
+def test_a_change_takes_the_name_of_a_result_as_show_does(deferd, accept, spool, change):
+    """What the running daemon logs of it is the id."""
+    (id, other) = accept("bob@b.example", "cy@c.example")
+    assert deferd("queue", change, "order-0").stdout.endswith(" 1 job\n")
+    assert json.loads((spool / POKE).read_text().splitlines()[-1])["ids"] == [id]
+    assert json.loads(deferd("queue", "show", other, "--json").stdout)["state"] == "queued"
+
+
+@pytest.mark.parametrize("arguments", [("show",), ("retry",)])
+@pytest.mark.parametrize("name", ["order", "order.json"])
+def test_a_file_that_is_no_job_yet_or_was_none_is_found(deferd, accept, spool, arguments, name):
+    """It is what somebody looks for who has dropped it."""
+    accept("bob@b.example")
+    (spool / "new" / "order.json").write_text("{")
+    result = deferd("queue", *arguments, name)
+    assert result.exit_code == 1
+    assert f": its file is still at {spool}/new/order.json, and is taken once a daemon runs" in result.stderr
+    (spool / "new" / "order.json").unlink()
+    (spool / "rejected").mkdir()
+    (spool / "rejected" / "order.json.why").write_text("no")
+    assert (
+        f": its file was rejected, and {spool}/rejected/order.json.why says why"
+        in deferd("queue", *arguments, name).stderr
+    )
+    assert ": its file" not in deferd("queue", *arguments, "orde").stderr
 
 
 def test_json_has_nothing_that_a_terminal_acts_on(capsys):

@@ -303,7 +303,8 @@ class MemoryStore:
     def change(self, change: Change, ids: Iterable[str] | None, site: str | None) -> Deferred[int]:
         wanted = set(self.jobs) if ids is None else set(ids)
         if not wanted <= set(self.jobs):
-            return fail(UnknownJob(min(wanted - set(self.jobs))))
+            unknown = min(wanted - set(self.jobs))
+            return fail(UnknownJob(unknown, unknown))
         changed = [
             delivery
             for delivery in self.deliveries.values()

@@ -56,12 +56,14 @@ def test_an_unknown_id_changes_nothing(commands):
 def test_what_a_change_leaves_as_it_is_has_its_reason(reactor, store, commands):
     """Of those that were named, each has its own; of many it is told how many there are."""
     one, two = (job.id for job in commands.list())
-    assert commands.change("hold", [one]) == Done(1, 0, {})
-    assert commands.change("hold", [one, two]) == Done(1, 1, {one: "held already"})
-    assert commands.change("retry", [two, one]) == Done(0, 2, dict.fromkeys((two, one), "held: release it first"))
+    assert commands.change("hold", [one]) == Done(1, 0, {}, (one,))
+    assert commands.change("hold", [one, two]) == Done(1, 1, {one: "held already"}, (one, two))
+    assert commands.change("retry", [two, one]) == Done(
+        0, 2, dict.fromkeys((two, one), "held: release it first"), (two, one)
+    )
     assert commands.change("retry") == Done(0, 2, {})
-    assert commands.change("release", [one]) == Done(1, 0, {})
-    assert commands.change("release", [one, two]) == Done(1, 1, {one: "not held"})
+    assert commands.change("release", [one]) == Done(1, 0, {}, (one,))
+    assert commands.change("release", [one, two]) == Done(1, 1, {one: "not held"}, (one, two))
 
 
 def test_a_job_that_has_ended_is_not_in_the_queue_any_more(reactor, store, commands, settlement, monkeypatch):
@@ -72,7 +74,7 @@ def test_a_job_that_has_ended_is_not_in_the_queue_any_more(reactor, store, comma
     with pytest.raises(UnknownJob, match=rf"{one} is not in the queue: it has ended \(delivered\)"):
         commands.change("retry", [one])
     monkeypatch.setattr(changing, "jobs_to_change", lambda *_: [id_number(one)])
-    assert commands.change("retry", [one]) == Done(0, 1, {one: "ended meanwhile (delivered)"})
+    assert commands.change("retry", [one]) == Done(0, 1, {one: "ended meanwhile (delivered)"}, (one,))
     assert commands.change("retry") == Done(0, 0, {})  # where all were meant it is none of them
 
 
