@@ -236,6 +236,8 @@ def _changing(change: Change, what: str, done: str) -> None:
             print_json({"changed": result.changed, **({"unchanged": result.why} if result.why else {})})
         else:
             click.echo(f"{done} {_jobs(result.changed)}")
+            if change in ("hold", "remove") and result.in_flight:
+                click.echo(f"deferd: being sent at this moment, and may arrive: {_jobs(result.in_flight)}", err=True)
         _tell_unchanged(change, result, f" for {clean(site)}{alike}" if site else "")
         if not as_json and change != "remove":
             _tell_of_nobody(settings)

@@ -9,6 +9,7 @@ import apsw
 
 from service.queue.ids import id_number
 from service.queue.owing import Changed
+from service.queue.schema import CLAIMED
 from service.queue.settling import REMOVED, bring_up_to_date
 from service.queue.store import Change, Source, UnknownJob
 
@@ -59,6 +60,16 @@ def count_open(connection: apsw.Connection, jobs: Sequence[int]) -> int:
     """How many of these jobs have not ended."""
     query = "SELECT count(DISTINCT job) FROM delivery WHERE job IN (SELECT value FROM json_each(?))"
     number: int = connection.execute(query, (str(list(jobs)),)).get
+    return number
+
+
+def count_in_flight(connection: apsw.Connection, jobs: Sequence[int], site: str | None) -> int:
+    """How many of these jobs the daemon has claimed, for `site` or (None) any."""
+    query = (
+        "SELECT count(DISTINCT job) FROM delivery"
+        " WHERE job IN (SELECT value FROM json_each(?1)) AND state = ?2 AND (?3 IS NULL OR site = ?3)"
+    )
+    number: int = connection.execute(query, (str(list(jobs)), CLAIMED, site)).get
     return number
 
 

@@ -34,12 +34,13 @@ _PASSED_OVER: Final[dict[Change, str]] = {
 
 class Done(NamedTuple):
     """What a change did: how many jobs it changed, how many it left as they were, and of those that were named, why, by
-    their ids, which are `ids`."""
+    their ids, which are `ids`. Of those that it was for `in_flight` were being sent, or about to be."""
 
     changed: int
     unchanged: int
     why: dict[str, str]
     ids: tuple[str, ...] = ()
+    in_flight: int = 0
 
 
 class CommandStore:
@@ -108,7 +109,7 @@ class CommandStore:
         if self._writer is None:
             self._writer = open_writer(self._path, busy_timeout=_PATIENCE)
         writer = self._writer
-        changed = 0
+        changed = in_flight = 0
         passed_over: list[int] = []
         # In slices, so that a daemon beside us commits in between.
         for first in range(0, len(jobs), changing.SLICE):
@@ -116,6 +117,7 @@ class CommandStore:
             writer.execute("BEGIN IMMEDIATE")
             try:
                 now = self._wall_time() - self._offset()
+                in_flight += changing.count_in_flight(writer, part, site)
                 done = changing.change_jobs(writer, change, part, site, now)
                 owing.owe(writer, done, self._results, int(now * 1000))
                 writer.execute("COMMIT")
@@ -127,9 +129,9 @@ class CommandStore:
             touched = {job for job, _ in done}
             passed_over += [job for job in part if job not in touched]
         if ids is None:  # those that have ended meanwhile were not meant
-            return Done(changed, changing.count_open(self._reader, passed_over), {})
+            return Done(changed, changing.count_open(self._reader, passed_over), {}, in_flight=in_flight)
         why = {id_text(job): self._why(change, job) for job in passed_over}
-        return Done(changed, len(passed_over), why, tuple(map(id_text, jobs)))
+        return Done(changed, len(passed_over), why, tuple(map(id_text, jobs)), in_flight)
 
     def _id_of(self, job: str) -> str:
         """The id that is meant, by itself or by the name of its job's result."""

@@ -489,6 +489,16 @@ def test_a_change_takes_the_name_of_a_result_as_show_does(deferd, accept, spool,
     assert json.loads(deferd("queue", "show", other, "--json").stdout)["state"] == "queued"
 
 
+@pytest.mark.parametrize("change", ["hold", "remove"])
+def test_it_is_said_that_what_is_being_sent_may_arrive(deferd, accept, spool, change):
+    """It cannot be called back, though it is held, or removed."""
+    accept("bob@b.example", "cy@c.example")
+    claim(spool, "b.example")
+    said = "deferd: being sent at this moment, and may arrive: 1 job\n"
+    assert deferd("queue", change, "--site", "c.example").stderr == ""
+    assert deferd("queue", change, "order-0").stderr == said
+
+
 @pytest.mark.parametrize("arguments", [("show",), ("retry",)])
 @pytest.mark.parametrize("name", ["order", "order.json"])
 def test_a_file_that_is_no_job_yet_or_was_none_is_found(deferd, accept, spool, arguments, name):
