@@ -19,6 +19,8 @@ MOST_OCTETS: Final = 1024 * 1024
 DEEPEST: Final = 20
 # libyaml's words for its own bound: "exceeded maximum nesting depth", or "Maximum nesting level reached".
 _TOO_DEEP: Final = "nesting"
+# What it says, and the one in Python, where there is more of a line than it can take.
+_MISPLACED: Final = ("mapping values are not", "did not find expected key", "expected <block end>", "found character")
 _DEPTH: Final = f"is nested more than {DEEPEST} levels deep"
 
 Style = Literal["plain", "quoted", "loose"]
@@ -88,7 +90,7 @@ def parse(text: str, whole: Place, problems: Problems) -> Node | None:
             problems.add(place, "", _DEPTH)
             return Broken(whole)
         why = ", ".join(part for part in (error.context, error.problem) if part)
-        problems.add(place, "", f"is no YAML: {why}")
+        problems.add(place, "", "; ".join((f"is no YAML: {why}", *remedy(error, text))))
     except UnicodeError:
         problems.add(whole, "", "is not UTF-8")
     except yaml.YAMLError as error:
@@ -102,6 +104,21 @@ def is_too_deep(error: yaml.MarkedYAMLError) -> bool:
     Newer ones look ahead and stop at some 1,000 levels; older ones have no bound but ours, on the events.
     """
     return _TOO_DEEP in (error.problem or "")
+
+
+def remedy(error: yaml.MarkedYAMLError, text: str) -> tuple[str, ...]:
+    """What to do about the parser's error in `text`: one sentence, or none where its own words must do."""
+    mark, problem = error.problem_mark, error.problem or ""
+    if mark is None:
+        return ()
+    if text[mark.index : mark.index + 1] == "\t":
+        return ("it is a tab, so put spaces in its place",)
+    if not problem.startswith(_MISPLACED):
+        return ()
+    before = text[text.rfind("\n", 0, mark.index) + 1 : mark.index]
+    if ": " in before:
+        return ("put the value in quotes, all of it",)
+    return ("begin keys that belong together in one column",)
 
 
 def _line(whole: Place, number: int) -> Place:

@@ -15,6 +15,9 @@ import idna
 from config.settings import Relay, Scheme
 
 PORTS: Final[dict[str, int]] = {"smtp": 25, "smtps": 465, "lmtp": 24}
+RELAY: Final = "a relay; write smtp://host:port (or smtps://, lmtp://), IPv6 addresses in brackets"
+LISTEN: Final = "address:port; write 127.0.0.1:8025 or [::1]:8025, or null for none"
+"""What a relay and a place to listen are, and how they are written."""
 
 _LABEL: Final = re.compile(r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?")
 _RELAY: Final = re.compile(r"([A-Za-z]+)://(\[[^\]]*\]|[^:/?#\[\]]*)(?::([0-9]{1,6}))?/?")
@@ -76,7 +79,7 @@ def relay(text: str) -> Relay:
         raise ValueError("has a user in it; write smtp://host:port and give username and password_file")
     match = _RELAY.fullmatch(text)
     if match is None:
-        raise ValueError("is no relay; write smtp://host:port (or smtps://, lmtp://), IPv6 addresses in brackets")
+        raise ValueError(f"is not {RELAY}")
     scheme = match[1].lower()
     if scheme not in PORTS:
         raise ValueError(f"has the scheme {scheme}; use smtp, smtps or lmtp")
@@ -103,7 +106,7 @@ def listen(text: str) -> str:
     """`address:port` to listen on; `localhost` is 127.0.0.1, port 0 is any free one."""
     match = _LISTEN.fullmatch(text)
     if match is None:
-        raise ValueError("is not address:port; write 127.0.0.1:8025 or [::1]:8025, or null for none")
+        raise ValueError(f"is not {LISTEN}")
     name = "127.0.0.1" if match[1] == "localhost" else match[1]
     try:
         address = ipaddress.ip_address(name.strip("[]"))

@@ -178,15 +178,15 @@ def unknown(path: str, problems: Problems) -> str:
     return f"is no key that deferd knows; {f'did you mean {near}?' if near else 'remove it'}"
 
 
-def text(check: Callable[[str], Any] = str, *, secret: bool = False) -> Value:
-    """Text that is not empty, then made into something by `check`."""
+def text(check: Callable[[str], Any] = str, *, secret: bool = False, wanted: str = "text; put it in quotes") -> Value:
+    """Text that is not empty, then made into something by `check`; `wanted` is told for a number or a switch."""
 
     def convert(node: Scalar) -> Any:
         if node.style == "plain":
             if _LOOKS_NUMERIC.fullmatch(node.text):
-                raise ValueError("is a number, and this is text; put it in quotes")
+                raise ValueError(f"is a number, and this is {wanted}")
             if node.text.lower() in _SWITCHES:
-                raise ValueError("is a switch, and this is text; put it in quotes")
+                raise ValueError(f"is a switch, and this is {wanted}")
         if not node.text:
             raise ValueError("is empty; give a value")
         if any(ord(c) < 32 or ord(c) == 127 or 0xD800 <= ord(c) < 0xE000 for c in node.text):

@@ -89,7 +89,7 @@ ROUTE: Final = Section(
     Route,
     {
         "domains": Many(text(domains.pattern), alone=True),
-        "relay": Many(text(domains.relay), alone=True),
+        "relay": Many(text(domains.relay, wanted=domains.RELAY), alone=True),
         "tls": one_of("none", "opportunistic", "encrypt", "verify"),
         "username": Nullable(text()),
         "password": Nullable(text(Secret, secret=True)),
@@ -151,7 +151,7 @@ SCHEMA: Final = Section(
         "retry": RETRY,
         "limits": LIMITS,
         "timeouts": TIMEOUTS,
-        "http": Section(Http, {"listen": Nullable(text(domains.listen))}),
+        "http": Section(Http, {"listen": Nullable(text(domains.listen, wanted=domains.LISTEN))}),
         "log": LOG,
     },
     _check_settings,

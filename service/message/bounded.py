@@ -15,7 +15,7 @@ from typing import Any, Final, NoReturn
 
 import yaml
 
-from config.document import is_too_deep
+from config.document import is_too_deep, remedy
 from service.message.job import JobError, shown
 
 __all__ = ["DEEPEST", "EXEMPT", "LONGEST_STRUCTURE", "read_json", "read_yaml"]
@@ -25,6 +25,7 @@ DEEPEST: Final = 20
 _MOST_EVENTS: Final = 50_000  # of YAML: each takes some 20 microseconds
 EXEMPT: Final = frozenset({"message", "text", "html"})
 
+_BLANK: Final = b" \t\r\n\xef\xbb\xbf"  # also of the mark that some editors put first
 _UNTIL_PIECE = re.compile(rb'[^"\[\]{}]*')
 # At most 1,000 escapes at once: the engine keeps a mark for each round of a group.
 _STRING_PART = re.compile(rb'[^"\\]*(?:\\.[^"\\]*){0,1000}', re.DOTALL)
@@ -72,7 +73,7 @@ def read_yaml(data: bytes) -> Any:
         if is_too_deep(error):
             _check_depth(DEEPEST + 1)  # as the events would have, had they come
         place = f"{_place(error.problem_mark)}: " if error.problem_mark else ""
-        raise JobError(f"{place}this is no YAML: {error.problem}") from None
+        raise JobError(": ".join((f"{place}this is no YAML: {error.problem}", *remedy(error, text)))) from None
     except yaml.YAMLError as error:
         raise JobError(f"this is no YAML: {shown(' '.join(str(error).split()))}") from None
     exempt = sum(len(text[start:end].encode()) for start, end in builder.exempt)
@@ -81,6 +82,8 @@ def read_yaml(data: bytes) -> Any:
 
 
 def _decoded(data: bytes) -> str:
+    if not data.strip(_BLANK):
+        raise JobError("the file is empty: write the job's keys and values (from, to, subject, text, …) into it")
     try:
         return data.decode()
     except UnicodeDecodeError as error:

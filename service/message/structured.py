@@ -59,7 +59,25 @@ _KEYS = {
     place: [field.encode_name for field in msgspec.structs.fields(struct)]
     for place, struct in (("", _File), ("attachments", Attachment))
 }
-_CHOICES = {"in_doubt": get_args(InDoubt), "priority": get_args(Priority)}
+_TYPES = re.compile(r"Expected `([^`]*)`, got `([^`]*)`")
+_WORDS = {
+    "str": "text",
+    "int": "a number",
+    "float": "a number",
+    "bool": "true or false",
+    "null": "empty",
+    "array": "a list",
+    "object": "keys and values",
+}
+_AN_ATTACHMENT = "write {path: invoice.pdf}"
+_REMEDIES = {
+    "in_doubt": f"write one of {', '.join(get_args(InDoubt))}",
+    "priority": f"write one of {', '.join(get_args(Priority))}",
+    "expires": "write 2d, 4h, 30m",
+    "attachments": "write [{path: invoice.pdf}]",
+    "headers": 'write {X-Order: "17"}',
+    "tags": "write {order: 17}",
+}
 _LETTER_KEYS = ("author", "to", "cc", "bcc", "subject", "text", "html", "attachments", "headers")
 
 
@@ -86,17 +104,23 @@ def read_structured(value: Any, circumstances: Circumstances) -> Job:
 
 
 def _told(error: str) -> str:
-    """A validation error with its path first: "attachments[0].path: Expected `str`, got `int`"."""
+    """A validation error in plain words, its path first: "subject: this is a number, not text: put it in quotes"."""
     what, _, path = error.partition(" - at `$")
     path = path.rstrip("`").lstrip(".")
     unknown = _UNKNOWN.search(what)
     if unknown:
         near = get_close_matches(unknown[1], _KEYS.get(path.partition("[")[0], _KEYS[""]), n=1)
         what = f"there is no key {shown(unknown[1])}: " + (f"did you mean {near[0]}?" if near else "remove it")
-    hint = ": put it in quotes" if "Expected `str" in what and "got `" in what and "array" not in what else ""
-    if path in _CHOICES:
-        hint = f": write {' or '.join(_CHOICES[path])}"
-    return f"{path}: {what}{hint}" if path else what
+    elif types := _TYPES.match(what):
+        wanted = dict.fromkeys(_WORDS.get(kind, kind) for kind in types[1].split(" | ") if kind != "null")
+        remedy = _REMEDIES.get(path, "put it in quotes" if "text" in wanted else _AN_ATTACHMENT)
+        remedy = "write it or leave it out" if types[2] == "null" else remedy
+        what = f"this is {_WORDS.get(types[2], types[2])}, not {' or '.join(wanted)}: {remedy}"
+    elif what.startswith("Object missing"):
+        what = f"this has no path: {_AN_ATTACHMENT}"
+    elif path in _REMEDIES:
+        what = f"{what.removeprefix('Invalid enum value ')} is not known: {_REMEDIES[path]}"
+    return f"{path}: {what}" if path else what
 
 
 def _taken(file: _File, circumstances: Circumstances) -> tuple[str, tuple[str, ...], bytes]:

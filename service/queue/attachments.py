@@ -85,7 +85,7 @@ class Attachments:
                     break
             else:
                 raise JobError(
-                    f"the attachment {shown(path)} is outside new/ and of every allowed folder:"
+                    f"the attachment {shown(path)} is outside new/ and outside every allowed folder:"
                     " put it beside the job and name it by a relative path"
                 )
         if not wanted.parts or ".." in wanted.parts:

@@ -44,7 +44,8 @@ def test_all_faults_are_told_at_once_with_file_line_and_path(faults):
         "deferd.yaml:3: retry.delays[1]: 'soon' is no duration; write 90s, 5m, 1h30m or 5d",
         "deferd.yaml:4: retry.jitter: '2' is too large; the most is 1.0",
         "deferd.yaml:5: limts: is no key that deferd knows; did you mean limits?",
-        "deferd.yaml:6: http.listen: '8025' is a number, and this is text; put it in quotes",
+        "deferd.yaml:6: http.listen: '8025' is a number, and this is address:port;"
+        " write 127.0.0.1:8025 or [::1]:8025, or null for none",
     ]
 
 
@@ -166,6 +167,12 @@ def test_a_bad_relay_is_refused(faults, url):
     assert fault.startswith("deferd.yaml:1: routes[0].relay[1]: ")
 
 
+def test_a_number_where_a_relay_is_wanted_is_told_what_a_relay_is(faults):
+    """In quotes it would be none either."""
+    (fault,) = faults("routes: [{domains: '*', relay: 25}]")
+    assert "'25' is a number, and this is a relay; write smtp://host:port" in fault
+
+
 def test_numbers_mean_what_they_look_like(loaded):
     """YAML 1.1's octals, sexagesimals and switches do not happen here."""
     settings = loaded("limits: {connections: 010}\nretry: {delays: [90, 1h30m], jitter: 0}\nlog: {level: debug}")
@@ -229,6 +236,26 @@ def test_a_hostile_document_is_refused_before_it_is_composed(write, text, what):
     """No aliases, no tags, no depth, no size; and no crash of the C loader."""
     with pytest.raises(ConfigError, match=what):
         load(write(text), {})
+
+
+@pytest.mark.parametrize("parser", [yaml.CSafeLoader, yaml.SafeLoader])
+@pytest.mark.parametrize(
+    ("text", "line", "remedy"),
+    [
+        ("hostname: a: b", 2, "put the value in quotes, all of it"),
+        ("hostname: 'a' b", 2, "put the value in quotes, all of it"),
+        ("hostname: @b", 2, "put the value in quotes, all of it"),
+        ("retry:\n\tjitter: 0", 3, "it is a tab, so put spaces in its place"),
+        ("log:\n  level: info\n\tformat: json", 4, "it is a tab, so put spaces in its place"),
+        ("retry: 1\n jitter: 0", 3, "begin keys that belong together in one column"),
+    ],
+)
+def test_what_is_no_yaml_is_told_with_a_remedy(faults, monkeypatch, parser, text, line, remedy):
+    """Where the parser's own words help nobody who does not know how it goes about its work."""
+    monkeypatch.setattr(yaml, "CSafeLoader", parser)
+    (fault,) = faults(text)
+    assert fault.startswith(f"deferd.yaml:{line}: is no YAML: ")
+    assert fault.endswith(f"; {remedy}")
 
 
 @pytest.mark.parametrize("brackets", ["[", "{a: "])

@@ -41,7 +41,7 @@ def test_a_file_below_new_or_an_allowed_folder_is_read(place, attachments):
         ("missing.pdf", "cannot be opened"),
         ("../secret", "without '..'"),
         ("sub/../../secret", "without '..'"),
-        ("/etc/passwd", "outside new/"),
+        ("/etc/passwd", "outside new/ and outside every allowed folder"),
         ("{place}/secret", "outside new/"),
         ("{place}/shared/../secret", "without '..'"),
         ("", "no path"),
