@@ -21,29 +21,35 @@ REFERENCE: Final = str(Path(__file__).with_name("deferd.yaml"))
 """The commented reference that comes with deferd: the last place that is looked at."""
 
 
-def find(path: str | None, environ: Mapping[str, str] | None = None) -> str:
+def find(path: str | None, environ: Mapping[str, str] | None = None, *, origin: str = "-c names it") -> str:
     """The configuration file: `path`, else `$DEFERD_CONFIG`, else the first of `PLACES`, else the reference.
 
-    Raises `ConfigError` where the one that was named does not exist.
+    Raises `ConfigError` where the one that was named does not exist; `origin` says where `path` comes from.
     """
     environ = os.environ if environ is None else environ
     named = path or environ.get("DEFERD_CONFIG")
     if named:
         if not _is_there(named):
-            who = "-c" if path else "DEFERD_CONFIG"
-            raise ConfigError(f"{_printable(named)}: there is no such file; {who} names it")
+            why = origin if path else "$DEFERD_CONFIG names it"
+            raise ConfigError(f"{_printable(named)}: there is no such file; {why}")
         return named
     return next((place for place in PLACES if _is_there(place)), REFERENCE)
 
 
-def load(path: str | None = None, environ: Mapping[str, str] | None = None, *, routes: bool = True) -> Settings:
+def load(
+    path: str | None = None,
+    environ: Mapping[str, str] | None = None,
+    *,
+    routes: bool = True,
+    origin: str = "-c names it",
+) -> Settings:
     """The settings out of the file that `find` names and the environment. Raises `ConfigError`.
 
     Without `routes` they are left out unread: who only drops a job or looks at the queue needs no password, and may
     not be allowed to read it.
     """
     environ = os.environ if environ is None else environ
-    found = find(path, environ)
+    found = find(path, environ, origin=origin)
     problems = Problems(nearest=schema.nearest)
     root = _read(found, problems)
     environment.override(root, schema.SCHEMA, environ, problems)

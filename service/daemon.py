@@ -48,7 +48,7 @@ from service.web.faces import faces
 from service.web.metrics import MEASURED, Metrics
 from service.web.page import SiteLine
 from service.web.recent import TROUBLES, Recent
-from service.web.server import WebServer
+from service.web.server import WebServer, cannot_listen
 
 KEPT: Final = 7 * 86400.0
 """Seconds for which results, rejected files and ended jobs are kept (README, Jobs)."""
@@ -214,7 +214,7 @@ class Daemon:
             self._listening = (wanted, self._open(wanted)) if wanted is not None else None
         except OSError as error:
             if not (former and wanted and wanted.endswith(f":{former[1].address[1]}")):
-                raise ConfigError(f"http.listen: {wanted}: {error.strerror}") from error
+                raise ConfigError(f"http.listen: {cannot_listen(str(wanted), error)}") from error
             self._take_over(former, wanted)
         else:
             if former:
@@ -231,7 +231,7 @@ class Daemon:
             self._listening = wanted, self._open(wanted)
         except OSError as error:
             self._listening = former[0], self._open(address_text(former[1]))
-            raise ConfigError(f"http.listen: {wanted}: {error.strerror}") from error
+            raise ConfigError(f"http.listen: {cannot_listen(wanted, error)}") from error
 
     def _undo(self, failure: Failure) -> Deferred[Any]:
         """Let go of what a start that failed had taken hold of, the directory last."""

@@ -16,10 +16,10 @@ class DropError(Exception):
         self.errno = errno
 
 
-def drop(directory: str, content: bytes, ending: str = ".eml") -> str:
+def drop(directory: str, content: bytes, ending: str = ".eml", *, option: str = "-c") -> str:
     """Drop a job into the queue at `directory`; return its name, without the ending, once it is on disk.
 
-    Raises `DropError`.
+    `option` is what the command calls its configuration by. Raises `DropError`.
     """
     new = Path(directory, "new")
     name = f"send-{token_hex(8)}"
@@ -27,7 +27,7 @@ def drop(directory: str, content: bytes, ending: str = ".eml") -> str:
     try:
         if not new.is_dir():
             raise DropError(
-                f"there is no queue at {directory}: start `deferd run` once, or name its configuration with -c"
+                f"there is no queue at {directory}: start `deferd run` once, or name its configuration with {option}"
             )
         try:
             _write(hidden, content)

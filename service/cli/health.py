@@ -33,7 +33,7 @@ def health(config_path: str | None) -> int:
         status = 0
 
     def unwell(failure: Failure) -> None:
-        click.echo(f"{settings.http.listen}: {failure.get_error_message()}", err=True)
+        click.echo(f"{settings.http.listen}: {_why(failure)}", err=True)
 
     def ask() -> None:
         page = get_page(f"http://{settings.http.listen}/healthz", reactor=reactor, timeout=PATIENCE)
@@ -43,6 +43,18 @@ def health(config_path: str | None) -> int:
         reactor.call_soon(ask)
         reactor.run()
     return status
+
+
+def _why(failure: Failure) -> str:
+    """What has become of the question, and what to do where nobody was there to be asked."""
+    error = failure.value
+    if isinstance(error, ConnectionRefusedError):
+        return "nobody listens there: is `deferd run` started, and has it the same http.listen?"
+    if isinstance(error, TimeoutError):
+        return f"no answer within {PATIENCE:.0f} s: `deferd run` is stuck, or it is another program that listens there"
+    if isinstance(error, OSError) and error.errno:
+        return os.strerror(error.errno).lower()
+    return failure.get_error_message()
 
 
 if __name__ == "__main__":

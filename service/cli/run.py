@@ -35,7 +35,7 @@ def run(config_path: str | None) -> int:
     raise_open_files(settings.limits.connections)
 
     def load_anew() -> Settings:
-        settings = load(path)
+        settings = load(path, origin=_origin(config_path))
         raise_open_files(settings.limits.connections)
         return settings
 
@@ -63,6 +63,15 @@ def _tell_fallback(config_path: str | None, path: str) -> None:
     system = PLACES[0]
     if not config_path and not os.environ.get("DEFERD_CONFIG") and path != system:
         click.echo(f"deferd: no -c, no $DEFERD_CONFIG and no {system}: the configuration is {path}", err=True)
+
+
+def _origin(config_path: str | None) -> str:
+    """Why it is this file that a reload reads."""
+    if config_path:
+        return "-c names it"
+    if os.environ.get("DEFERD_CONFIG"):
+        return "$DEFERD_CONFIG names it"
+    return "it was found when deferd started, and a restart may find another"
 
 
 def _print(text: str) -> None:

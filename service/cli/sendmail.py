@@ -28,6 +28,23 @@ from service.message.wire import normalise
 
 _WITH_VALUE: Final = frozenset("BCFLNORVXfhoprA")
 _IGNORED: Final = frozenset("BEGLNORUVXehmnopvA")
+_HELP: Final = f"""\
+usage: deferd-sendmail [OPTION...] [RECIPIENT...] <MESSAGE
+
+Drops the message on standard input into deferd's queue.
+
+  -t            take recipients from the message's To, Cc and Bcc
+  -i, -oi       a line with a single dot does not end the message (-ti is both)
+  -f, -r ADDR   the envelope's sender; "" or <> is the null sender
+  -F NAME       the full name for From, where the message has none
+  -C FILE       deferd's configuration; else $DEFERD_CONFIG names it
+  -bm           take a message: the default
+  -bp           list the queue, as `deferd queue list` does
+  --            recipients follow, and no option
+  --help        this
+
+Taken and ignored, as other programs give them: {" ".join(f"-{letter_}" for letter_ in sorted(_IGNORED))}
+"""
 _FROM_FIELD: Final = re.compile(rb"^from[ \t]*:", re.IGNORECASE | re.MULTILINE)
 _DOT: Final = re.compile(rb"^\.\r?$", re.MULTILINE)
 
@@ -49,6 +66,7 @@ class Options:
     from_header: bool = False
     dots: bool = True
     list_queue: bool = False
+    help: bool = False
     config_path: str | None = None
     recipients: list[str] = field(default_factory=list)
 
@@ -62,9 +80,12 @@ def sendmail(arguments: list[str], stdin: IO[bytes]) -> int:
     """Drop the message; the exit status."""
     try:
         options = parse(arguments)
+        if options.help:
+            print(_HELP, end="")
+            return os.EX_OK
+        settings = _settings(options)
         if options.list_queue:
             _list_queue(options)
-        settings = _settings(options)
         _drop(_message(options, settings, stdin), settings)
     except _Exit as end:
         print(f"deferd-sendmail: {clean(end)}", file=sys.stderr)
@@ -79,6 +100,8 @@ def parse(arguments: list[str]) -> Options:
     for argument in rest:
         if argument == "--":
             options.recipients += rest
+        elif argument == "--help":
+            options.help = True
         elif not argument.startswith("-") or argument == "-":
             options.recipients.append(argument)
         else:
@@ -116,7 +139,7 @@ def _set(options: Options, letter_: str, value: str, argument: str) -> None:
         case _ if letter_ in _IGNORED:
             pass
         case _:
-            raise _Exit(os.EX_USAGE, f"{argument} is not known here")
+            raise _Exit(os.EX_USAGE, f"{argument} is not known here; --help lists what is")
 
 
 def _list_queue(options: Options) -> NoReturn:
@@ -126,7 +149,7 @@ def _list_queue(options: Options) -> NoReturn:
 
 def _settings(options: Options) -> Settings:
     try:
-        return load(options.config_path, routes=False)
+        return load(options.config_path, routes=False, origin="-C names it")
     except ConfigError as error:
         raise _Exit(os.EX_CONFIG, str(error).replace("\n", "; ")) from None
 
@@ -197,7 +220,7 @@ def _with_from(content: bytes, full_name: str, sender: str) -> bytes:
 
 def _drop(file: bytes, settings: Settings) -> None:
     try:
-        drop(settings.queue.directory, file)
+        drop(settings.queue.directory, file, option="-C")
     except DropError as error:
         passing = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM)
         raise _Exit(os.EX_TEMPFAIL if passing else os.EX_CANTCREAT, str(error)) from None

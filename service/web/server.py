@@ -7,7 +7,10 @@ longest without asking makes room. Requests have no body here. The codec is h11'
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Mapping
+from typing import Final
 
 from deferred.defer import CancelledError, Deferred, succeed
 from deferred.failure import Failure
@@ -15,6 +18,19 @@ from deferred.interfaces import Reactor, Server
 from service.journal import Journal
 from service.web.connection import Connection, Limits
 from service.web.exchange import Handler, Request, Response, plain
+
+_REMEDIES: Final = {
+    errno.EADDRINUSE: "end what listens there (`ss -ltnp` shows it), or choose another port",
+    errno.EACCES: "choose a port from 1024 on",
+    errno.EADDRNOTAVAIL: "choose an address of this machine",
+}
+
+
+def cannot_listen(place: str, error: OSError) -> str:
+    """Why nothing can be served at `place`, which is told once, and what to do about it."""
+    why = os.strerror(error.errno).lower() if error.errno else str(error)
+    remedy = _REMEDIES.get(error.errno or 0)
+    return f"{place}: {why}; {remedy}" if remedy else f"{place}: {why}"
 
 
 class WebServer:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 
@@ -47,3 +48,30 @@ def test_it_says_nothing_where_somebody_has(
         monkeypatch.setenv("DEFERD_CONFIG", str(config))
     assert command.run(str(config) if named == "-c" else None) == 1
     assert FALLBACK not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("named", "origin"),
+    [
+        ("-c", "-c names it"),
+        ("DEFERD_CONFIG", "$DEFERD_CONFIG names it"),
+        ("/etc", "it was found when deferd started, and a restart may find another"),
+    ],
+)
+def test_a_reload_whose_file_is_gone_says_where_its_name_came_from(
+    etc: Path, monkeypatch: pytest.MonkeyPatch, named: str, origin: str
+) -> None:
+    """Who has not given -c does not look for it."""
+
+    def reloading(*_: object, load: Callable[[], object], **__: object) -> None:
+        etc.unlink()
+        load()
+
+    etc.write_text("routes: [{domains: '*', relay: smtp://relay.example}]\n")
+    monkeypatch.setattr(command, "Reactor", object)
+    monkeypatch.setattr(command, "Daemon", reloading)
+    if named == "DEFERD_CONFIG":
+        monkeypatch.setenv("DEFERD_CONFIG", str(etc))
+    with pytest.raises(loader.ConfigError) as caught:
+        command.run(str(etc) if named == "-c" else None)
+    assert str(caught.value) == f"{etc}: there is no such file; {origin}"

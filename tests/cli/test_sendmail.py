@@ -6,6 +6,7 @@ import errno
 import io
 import os
 import pwd
+import re
 from pathlib import Path
 
 import pytest
@@ -121,6 +122,7 @@ def test_the_message_cannot_add_recipients(spool):
         (["dan@d.example"], b"x" * 1_100_000, os.EX_DATAERR),
         (["-F", "a\nBcc: x@y.example", "dan@d.example"], b"Text.\n", os.EX_DATAERR),
         (["-C", "/no/such.yaml", "dan@d.example"], MESSAGE, os.EX_CONFIG),
+        (["-C", "/no/such.yaml", "-bp"], MESSAGE, os.EX_CONFIG),
     ],
 )
 def test_the_exit_status_is_sysexits(spool, capsys, arguments, message, status):
@@ -141,6 +143,29 @@ def test_a_full_disk_is_a_temporary_failure(spool, monkeypatch):
     (spool / "new").rmdir()
     spool.rmdir()
     assert sendmail(["dan@d.example"], io.BytesIO(MESSAGE)) == os.EX_CANTCREAT
+
+
+def test_what_is_missing_is_named_by_an_option_of_sendmail(spool, capsys):
+    """Here -c is none."""
+    assert sendmail(["-C", "/no/such.yaml", "dan@d.example"], io.BytesIO(MESSAGE)) == os.EX_CONFIG
+    assert capsys.readouterr().err == "deferd-sendmail: /no/such.yaml: there is no such file; -C names it\n"
+    (spool / "new").rmdir()
+    assert sendmail(["dan@d.example"], io.BytesIO(MESSAGE)) == os.EX_CANTCREAT
+    assert capsys.readouterr().err.endswith("or name its configuration with -C\n")
+
+
+def test_it_lists_the_options_that_it_knows(spool, capsys):
+    """For --help; who gives an unknown one is told of that."""
+    assert sendmail(["--help"], io.BytesIO(MESSAGE)) == os.EX_OK
+    told = capsys.readouterr()
+    assert told.err == ""
+    words = re.findall(r"(?<!\S)-\w+", told.out)
+    assert set(words) >= {"-t", "-i", "-oi", "-f", "-r", "-F", "-C", "-bm", "-bp"}
+    for word in words:
+        parse([word, "value"])
+    assert sendmail(["--unknown"], io.BytesIO(MESSAGE)) == os.EX_USAGE
+    assert capsys.readouterr().err == "deferd-sendmail: --unknown is not known here; --help lists what is\n"
+    assert list((spool / "new").iterdir()) == []
 
 
 def test_options_of_others_are_passed_over():

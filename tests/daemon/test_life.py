@@ -246,11 +246,12 @@ def test_a_reload_moves_the_web_face(daemon: Callable[..., DaemonProcess], relay
     port = process.url.rpartition(":")[2]
     settings: dict[str, Any] = yaml.safe_load(process.config.read_text())
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        settings["http"]["listen"] = f"127.0.0.1:{taken.getsockname()[1]}"
+        place = settings["http"]["listen"] = f"127.0.0.1:{taken.getsockname()[1]}"
         process.config.write_text(yaml.safe_dump(settings))
         process.signal(signal.SIGHUP)
         why = process.wait_for("reload_failed")["why"]
-        assert "http.listen" in why
+        assert f"http.listen: {place}: address already in use; " in why
+        assert why.count(place) == 1
         assert str(process.config) in why
     assert process.get("/healthz")[0] == 200
     settings["http"]["listen"] = f"0.0.0.0:{port}"

@@ -15,7 +15,7 @@ from deferred.web import HTTPError, get_page
 from service.journal import Journal
 from service.web.connection import Limits
 from service.web.exchange import Request, Response
-from service.web.server import WebServer
+from service.web.server import WebServer, cannot_listen
 
 
 @pytest.fixture
@@ -41,6 +41,18 @@ def serve(reactor: Reactor) -> Iterator[Callable[..., int]]:
     yield start
     for server in servers:
         reactor.run_until_complete(server.close(), 20)
+
+
+def test_where_nothing_can_be_served_the_address_is_told_once(reactor: Reactor, serve: Callable[..., int]) -> None:
+    """With what to do about it."""
+    port = serve({})
+    with pytest.raises(OSError, match="in use") as caught:
+        WebServer(reactor, {}, Journal()).listen("127.0.0.1", port)
+    remedy = "end what listens there (`ss -ltnp` shows it), or choose another port"
+    assert cannot_listen(f"127.0.0.1:{port}", caught.value) == f"127.0.0.1:{port}: address already in use; {remedy}"
+    with pytest.raises(OSError, match="192") as caught:
+        WebServer(reactor, {}, Journal()).listen("192.0.2.1", port)
+    assert cannot_listen("192.0.2.1:1", caught.value).endswith("; choose an address of this machine")
 
 
 def page(request: Request) -> Response:
