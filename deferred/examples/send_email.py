@@ -27,12 +27,17 @@ class Refused(Exception):
     """The server said no; the text is its answer."""
 
 
+class Unconfirmed(Exception):
+    """The server vanished after the final dot: nobody knows whether it has the message."""
+
+
 def send_email(
     reactor: Reactor, host: str, port: int, sender: str, recipient: str, message: bytes, timeout: float = 60
 ) -> Deferred[str]:
     """Fire with the server's confirmation once it has taken the message.
 
-    Fails with `Refused`, `OSError`, or `TimeoutError` when all this takes longer than `timeout` seconds.
+    Fails with `Refused`, `OSError`, or `TimeoutError` when all this takes longer than `timeout` seconds; once all of
+    the message is out, with `Refused` or `Unconfirmed`.
     """
 
     def converse(mail: MailConnection) -> Deferred[str]:
@@ -77,7 +82,13 @@ class MailConnection(BaseProtocol):
 
     def confirm(self) -> Deferred[str]:
         """Wait until the server says that the message is its concern from now on."""
-        return self._answer("2")
+
+        def doubt(failure: Failure) -> Failure:
+            if failure.check(Refused):
+                return failure
+            raise Unconfirmed(failure.get_error_message() or "no answer in time")
+
+        return self._answer("2").add_errback(doubt)
 
     def disconnect(self, result: str | Failure) -> str | Failure:
         """Say goodbye, and hand on what came of it, be it good or bad."""
@@ -132,14 +143,18 @@ class MailConnection(BaseProtocol):
 
 
 def main(server: str, sender: str, recipient: str, message: bytes) -> None:
-    """Send `message` by `server` ("host:port"), and print what became of it."""
+    """Send `message` by `server` ("host:port" or "host"), and print what became of it."""
+    host, _, port = server.rpartition(":") if ":" in server else (server, "", "25")
+    if not re.fullmatch("[0-9]{1,5}", port) or int(port) > 65535:
+        sys.exit(__doc__)
+
+    def explain(failure: Failure) -> None:
+        fate = "may or may not have been sent" if failure.check(Unconfirmed) else "is not sent"
+        print(f"The message {fate}: {failure.get_error_message()}")
+
     reactor = get_reactor()
-    host, _, port = server.rpartition(":")
     d = send_email(reactor, host, int(port), sender, recipient, message)
-    d.add_callbacks(
-        lambda confirmation: print(f"The server has confirmed: {confirmation}"),
-        lambda failure: print(f"The message is not sent: {failure.get_error_message()}"),
-    )
+    d.add_callbacks(lambda confirmation: print(f"The server has confirmed: {confirmation}"), explain)
     d.add_callback(lambda _: reactor.stop())
     print("A Deferred is here, the confirmation is not.")
     reactor.run()

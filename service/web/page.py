@@ -105,7 +105,7 @@ def _html(view: Overview) -> str:
             _HEAD.format(title=_text(f"{'! ' if view.wrong or view.set_aside else ''}{waiting}{name}")),
             f"<body>\n<header><h1>{_text(name)}</h1>\n{state}\n{_set_aside(view)}</header>\n<main>\n",
             _numbers(view),
-            "<h2>Sites with mail waiting</h2>\n",
+            "<h2>Sites with mail, or at rest</h2>\n",
             _list((_site(line, view.now) for line in view.sites[:MOST_SITES]), "No mail is waiting."),
             f"<p class=dim>and {len(view.sites) - MOST_SITES} more</p>\n" if len(view.sites) > MOST_SITES else "",
             "<h2>Last troubles</h2>\n",

@@ -22,6 +22,8 @@ TROUBLES: Final = (
     "unhandled_error",
 )
 
+_APART: Final = " · "
+
 
 class Trouble(msgspec.Struct, frozen=True):
     """An event of the journal that somebody may have to look into. `at` is by the store's time."""
@@ -55,8 +57,10 @@ def _subject(facts: dict[str, object]) -> str:
 
 
 def _text(facts: dict[str, object]) -> str:
-    """What was said: the phase, the code, the words."""
-    parts = [facts.get(name) for name in ("phase", "code", "text", "why", "decision")]
+    """What was said: the phase, the code, the words; then what is done about it."""
+    parts = [facts.get(name) for name in ("phase", "code", "text", "why")]
     parts += str(facts.get("error", "")).splitlines()[-1:]  # of a traceback, what was raised
     text = " ".join(str(part) for part in parts if part)
-    return text if len(text) <= 300 else f"{text[:299]}…"
+    text = text.replace("\n", _APART)  # a configuration's problems are a line each
+    text = text if len(text) <= 300 else f"{text[:299]}…"
+    return f"{text}{_APART}decision: {facts['decision']}" if facts.get("decision") else text

@@ -117,6 +117,8 @@ class Mailbox(socketserver.StreamRequestHandler):
                 self.say("354 go on")
                 while (content := self.rfile.readline()) not in (b".\r\n", b""):
                     server.content.append(content)
+                if server.vanishes:
+                    return
                 self.say("250 2.0.0 taken")
             elif line.upper().startswith(b"RCPT"):
                 self.say(server.answer_to_rcpt)
@@ -135,6 +137,7 @@ class MailServer(socketserver.TCPServer):
         self.heard: list[bytes] = []
         self.content: list[bytes] = []
         self.answer_to_rcpt = "250 ok"
+        self.vanishes = False
 
     @property
     def address(self) -> str:
@@ -170,6 +173,28 @@ def test_an_email_that_is_refused_goes_down_the_errback_chain(mail: MailServer) 
     assert done.stderr == ""
     assert mail.heard[-1] == b"QUIT\r\n"
     assert mail.content == []
+
+
+def test_an_email_whose_server_vanishes_after_the_final_dot_is_in_doubt(mail: MailServer) -> None:
+    """It may have the message: nobody should send it again without a thought."""
+    mail.vanishes = True
+    done = run("send_email", mail.address, "ann@a.example", "bob@b.example", given="hi\n")
+    assert "The message may or may not have been sent: the server closed the connection" in done.stdout
+    assert done.stderr == ""
+
+
+@pytest.mark.parametrize("server", ["127.0.0.1:smtp", "127.0.0.1:", "127.0.0.1:99999"])
+def test_what_is_no_port_is_told_how_it_is_run(server: str) -> None:
+    done = run("send_email", server, "ann@a.example", "bob@b.example", status=1)
+    assert "python -m deferred.examples.send_email " in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_server_without_a_port_is_met_at_25() -> None:
+    """This address is nobody's, and nothing is sent to it."""
+    done = run("send_email", "255.255.255.255", "ann@a.example", "bob@b.example")
+    assert "The message is not sent: " in done.stdout
+    assert "255.255.255.255:25" in done.stdout
 
 
 @pytest.mark.parametrize("address", ["bob@b.example>\r\nDATA", "bob", "b ob@b.example"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import re
 import sys
 import tempfile
 import time
@@ -43,8 +44,12 @@ def _run(seed: int) -> tuple[int, list[str], Counter[str], Counter[str], int]:
 
 
 def main(words: list[str]) -> int:
-    """Run what the words say; 1 if anything was not as it should be."""
+    """Run what the words say; 1 if anything was not as it should be, 2 if they say nothing."""
     word = words[0] if words else "100"
+    if len(words) > 1 or not re.fullmatch(r"seed:[0-9]+|[0-9]+(-[0-9]+)?", word):
+        wrong = " ".join(words)
+        print(f"{wrong!r} is no seeds: usage: make simulate SEEDS=1000, 5-20 or seed:17", file=sys.stderr)
+        return 2
     if word.startswith("seed:"):
         books = run_seed(int(word[5:]), keep=True).books
         print("\n".join(books.lines))

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from deferred.failure import Failure
+from tests.simulation.__main__ import main
 from tests.simulation.simulation import DAY, QUIET, Measure, Simulation
 
 CHUNKS = 20
@@ -74,6 +75,16 @@ def test_a_seed_is_replayed_to_the_microsecond(spool: Path) -> None:
     )
     assert other.stdout.strip() == first.digest
     assert Simulation(8, spool, measure).run().digest != first.digest
+
+
+@pytest.mark.parametrize("words", [["x"], ["seed:x"], ["5-"], ["-5"], ["5", "20"]])
+def test_what_names_no_seeds_is_told_how_they_are_named(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    """In one line, with the status of a wrong usage."""
+    assert main(words) == 2
+    assert (
+        capsys.readouterr().err
+        == f"{' '.join(words)!r} is no seeds: usage: make simulate SEEDS=1000, 5-20 or seed:17\n"
+    )
 
 
 def test_the_days_add_up() -> None:

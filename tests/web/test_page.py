@@ -276,6 +276,7 @@ def test_the_page_joins_the_queue_and_the_delivery(world: World) -> None:
     assert "delivered 1" in text
     assert text.index("resting-site") < text.index("quiet-site")
     assert "idle-site" not in text
+    assert "Sites with mail, or at rest" in text
     assert "mail.test" in text
 
 
@@ -298,6 +299,20 @@ def test_of_a_traceback_the_page_shows_what_was_raised(world: World) -> None:
     error = "Traceback (most recent call last):\n  File ...\nRuntimeError: out of cheese\n"
     world.journal.tell("unhandled_error", where="scheduler", error=error)
     assert "unhandled error scheduler 0 s ago RuntimeError: out of cheese" in world.page()
+
+
+def test_what_is_decided_stands_apart_from_what_was_said(world: World) -> None:
+    """However long that was."""
+    world.journal.tell("in_doubt", id="j1", phase="confirm", text="the server closed the connection", decision="retry")
+    assert "confirm the server closed the connection · decision: retry" in world.page()
+    world.journal.tell("in_doubt", id="j2", phase="confirm", text="x" * 1000, decision="hold")
+    assert "xxx… · decision: hold" in world.page()
+
+
+def test_the_problems_of_a_reload_stand_apart(world: World) -> None:
+    """Each has its line in the log."""
+    world.journal.tell("reload_failed", why="deferd.yaml:1: a: is empty\ndeferd.yaml:2: b: is empty")
+    assert "deferd.yaml:1: a: is empty · deferd.yaml:2: b: is empty" in world.page()
 
 
 def test_a_dead_site_does_not_crowd_out_the_failures(world: World) -> None:
