@@ -163,6 +163,15 @@ class Failure(Detour):
         return f"[Failure instance: {self.get_brief_traceback()}]"
 
 
+def without_frames(error: E) -> E:
+    """The error, without the frames that it has been through, and without what it was raised amid.
+
+    For one that is told by its words alone: whoever met it may keep it, and its frames would keep them.
+    """
+    error.__traceback__ = error.__context__ = None
+    return error
+
+
 def failure_from(error: BaseException, given: object) -> Failure:
     """The Failure for what a callback has just raised; `given` is what it was called with.
 

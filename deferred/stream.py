@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from deferred.defer import Deferred, fail
+from deferred.failure import without_frames
 from deferred.protocol import BufferedOctetsError, StreamProtocol
 from deferred.tls import TLSLayer
 from deferred.wire import PIECES, BufferedWire, Host, Octets
@@ -58,7 +59,7 @@ class Stream(BufferedWire):
         try:
             data = self._receive()
         except OSError as error:
-            self.lose(error)
+            self.lose(without_frames(error))
             return
         if data is None:
             return
@@ -152,6 +153,7 @@ class Stream(BufferedWire):
 
         A server that says 421 and closes makes our next write fail while its reply waits unread.
         """
+        without_frames(error)
         # our close_notify alone, refused, is no loss: the peer hung up before it came
         harmless = self._tls is not None and self._tls.notified and not self._buffer
         self._discard()

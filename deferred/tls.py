@@ -15,6 +15,7 @@ from collections import deque
 from typing import Any, Protocol
 
 from deferred.defer import Deferred
+from deferred.failure import without_frames
 from deferred.interfaces import TimerHandle, TimeSource
 
 _READ = 256 * 1024
@@ -100,21 +101,23 @@ class TLSLayer:
 
     def _shake(self) -> None:
         error: ssl.SSLError | None = None
+        done = True
         try:
             self._object.do_handshake()
         except ssl.SSLWantReadError:
-            self._emit()
-            return
+            done = False
         except ssl.SSLError as failure:
-            error = failure
-        self._emit()  # an alert may tell the peer what it did wrong
+            error = without_frames(failure)
+        self._emit()  # with an error: an alert may tell the peer what it did wrong
+        if not done:
+            return
         if error is not None:
             self._wire.lose(error)
         elif not self._lost:
             self._cancel_timer()
-            done, self._handshake = self._handshake, None
-            if done is not None:
-                done.callback(None)
+            handshake, self._handshake = self._handshake, None
+            if handshake is not None:
+                handshake.callback(None)
             self._wire.watch_reading()
             self.pump()
             self.resume()
@@ -160,7 +163,7 @@ class TLSLayer:
         except ssl.SSLWantReadError:
             pass
         except ssl.SSLError as failure:
-            error = failure
+            error = without_frames(failure)
         self._emit()  # an answer to a KeyUpdate, or an alert
         if pieces and not self._closing:
             self._wire.deliver(pieces[0] if len(pieces) == 1 else b"".join(pieces))
@@ -224,7 +227,7 @@ class TLSLayer:
         except ssl.SSLWantReadError:
             self._emit()  # a renegotiation (TLS 1.2): goes on when its answer has come
         except ssl.SSLError as error:
-            self._wire.lose(error)
+            self._wire.lose(without_frames(error))
             return
         if self._closing and not self._pending and not self.notified:
             self._notify()

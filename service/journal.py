@@ -66,17 +66,21 @@ class Journal:
     """Tells each listener, in order, of each event."""
 
     def __init__(self, *listeners: Listener) -> None:
+        self._wanted: dict[Listener, frozenset[str]] = {}
         self._listeners: dict[str, list[Listener]] = {event: [] for event in EVENTS}
         for listener in listeners:
             self.add(listener)
 
     def add(self, listener: Listener, events: Iterable[str] = EVENTS) -> None:
-        """Tell `listener` of these events from now on, and of no others."""
-        for listeners in self._listeners.values():
-            if listener in listeners:
-                listeners.remove(listener)
-        for event in events:
-            self._listeners[event].append(listener)
+        """Tell `listener` of these events from now on, and of no others; one that is added again keeps its turn.
+
+        Raises `KeyError` for what is none of `EVENTS`.
+        """
+        wanted_now = frozenset(events)
+        if unknown := wanted_now - EVENTS.keys():
+            raise KeyError(*unknown)
+        self._wanted[listener] = wanted_now
+        self._listeners = {event: [one for one, wanted in self._wanted.items() if event in wanted] for event in EVENTS}
 
     def tell(self, event: str, **facts: object) -> None:
         """Tell of `event`, one of `EVENTS`; raises `KeyError` for any other."""

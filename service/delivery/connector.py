@@ -135,16 +135,17 @@ class Connector:
     def resolve(self, relay: Relay) -> Deferred[Host]:
         """Fire with the relay and its addresses. Fails with `HostFailure`."""
 
-        def found(addresses: list[Address]) -> Host:
+        def found(addresses: list[Address]) -> Host | Failure:
             if not addresses:
-                raise HostFailure(Phase.CONNECT, f"the name {relay.host} has no address", host=name_of(relay))
+                text = f"the name {relay.host} has no address"
+                return Failure(HostFailure(Phase.CONNECT, text, host=name_of(relay)))
             return Host(relay, name_of(relay), tuple(dict.fromkeys(addresses))[:_MOST_ADDRESSES])
 
         def not_found(failure: Failure) -> Any:
             if not isinstance(failure.value, OSError):  # of which socket.gaierror and TimeoutError are
                 return failure
             text = f"the name {relay.host} cannot be resolved: {describe(failure.value)}"
-            raise HostFailure(Phase.CONNECT, text, host=name_of(relay))
+            return Failure(HostFailure(Phase.CONNECT, text, host=name_of(relay)))
 
         d = self._resolver.resolve(relay.host, relay.port, self._settings.timeouts.connect)
         d.add_callbacks(found, not_found)
@@ -169,7 +170,7 @@ class Connector:
         def failed(failure: Failure) -> Any:
             if not isinstance(failure.value, OSError):
                 return failure
-            raise HostFailure(Phase.CONNECT, describe(failure.value), host=host.name)
+            return Failure(HostFailure(Phase.CONNECT, describe(failure.value), host=host.name))
 
         d = self._reactor.create_connection(
             lambda: self._new(site, host), host.addresses, timeout=self._settings.timeouts.connect

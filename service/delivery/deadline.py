@@ -24,8 +24,8 @@ class Deadline:
         self._timer: TimerHandle | None = None
 
     def set(self, seconds: float | None) -> None:
-        """So many seconds from now; None: there is none."""
-        if seconds is None:
+        """So many seconds from now; None: there is none. Nothing after `drop`, unless there is another `passed`."""
+        if seconds is None or self.passed is _nothing:
             self._at = None
             return
         self._at = self._clock.time() + seconds

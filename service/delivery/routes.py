@@ -7,7 +7,7 @@ instead of letting it wait for ever. Nothing here waits or remembers: a table is
 from __future__ import annotations
 
 import hashlib
-from collections import defaultdict
+from collections import Counter
 from collections.abc import Iterable
 from typing import Final
 
@@ -105,30 +105,30 @@ def _name(targets: Iterable[Site]) -> list[Site]:
     """The same sites under names that tell different ones apart, by the first of these that does: who we are there,
     how it is reached, a number."""
     targets = list(targets)
-    namesakes: defaultdict[str, set[Site]] = defaultdict(set)
-    for site in targets:
-        namesakes[site.name].add(site)
+    different = dict.fromkeys(targets)
+    namesakes = Counter(site.name for site in different)
+    of_the_user = Counter((site.name, _user(site)) for site in different)
     named: dict[Site, str] = {}
-    taken: set[str] = set()
-    for site in targets:
-        if site not in named:
-            named[site] = _distinct(site, namesakes[site.name] - {site}, taken)
-            taken.add(named[site])
+    numbers: dict[str, int] = {}  # by name: the last that was given
+    for site in different:
+        name = site.name
+        if namesakes[site.name] > of_the_user[site.name, _user(site)]:
+            name += f"/{_user(site)}"
+        if of_the_user[site.name, _user(site)] > 1:
+            name += f"/{site.tls}"
+        named[site] = _numbered(name, numbers)
     return [msgspec.structs.replace(site, name=named[site]) for site in targets]
 
 
-def _distinct(site: Site, rivals: set[Site], taken: set[str]) -> str:
-    def user(site: Site) -> str:
-        return site.credentials.username if site.credentials else "anonymous"
+def _user(site: Site) -> str:
+    return site.credentials.username if site.credentials else "anonymous"
 
-    name = site.name
-    if any(user(rival) != user(site) for rival in rivals):
-        name += f"/{user(site)}"
-    rivals = {rival for rival in rivals if user(rival) == user(site)}
-    if rivals:
-        name += f"/{site.tls}"
-    number = 2
-    while name in taken:
-        name = f"{name.partition('#')[0]}#{number}"
-        number += 1
-    return name
+
+def _numbered(name: str, numbers: dict[str, int]) -> str:
+    """The name, or, where it was given already, with the next number that makes another one of it."""
+    first, numbered = name.partition("#")[0], name
+    while numbered in numbers:
+        numbers[name] += 1
+        numbered = f"{first}#{numbers[name]}"
+    numbers[numbered] = 1
+    return numbered

@@ -10,7 +10,6 @@ from contextlib import suppress
 from email.errors import HeaderParseError
 from email.header import decode_header, make_header
 from email.message import EmailMessage
-from email.policy import SMTP
 from hashlib import sha256
 from ipaddress import ip_address
 from textwrap import wrap
@@ -23,12 +22,12 @@ from service.message.eml import field_of, header_of
 from service.message.fields import address_field, field, text_field
 from service.message.job import Job
 from service.message.mailboxes import Mailbox
+from service.message.mime import POLICY
 from service.message.outcome import Outcome, Phase
 from service.message.rules import mail_date
 
 __all__ = ["Undelivered", "bounce", "delay_warning"]
 
-_POLICY = SMTP.clone(cte_type="7bit")
 _IN = "    "
 _SMALL = 16 * 1024  # octets: up to this the whole message goes back, beyond it the header only
 _LONGEST_HEADER = 64 * 1024  # octets of the header that go back
@@ -128,7 +127,7 @@ def _human_part(facts: Undelivered, action: str) -> bytes:
             lines.append(f"{_IN}The time for its delivery is over. What the last try brought:")
         where = f"{outcome.host}: " if outcome.host else ""
         lines += wrap(_printable(where + outcome.answer), initial_indent=_IN, subsequent_indent=_IN)
-    part = EmailMessage(policy=_POLICY)
+    part = EmailMessage(policy=POLICY)
     text = "".join(f"{line}\n" for line in lines)
     part.set_content(text, cte="7bit" if text.isascii() else "quoted-printable")
     del part["MIME-Version"]

@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from email.message import EmailMessage
-from email.policy import SMTP
 from hashlib import sha256
 
 import msgspec
@@ -18,12 +17,12 @@ from service.message.address import first_control
 from service.message.fields import address_field, field, text_field
 from service.message.job import JobError, shown
 from service.message.mailboxes import Mailbox, parse_mailboxes
+from service.message.mime import POLICY
 from service.message.payload import in_base64, text_payload
 from service.message.rules import Circumstances
 
 __all__ = ["Attachment", "Letter", "compose"]
 
-_POLICY = SMTP.clone(cte_type="7bit")
 _FIELD_NAME = re.compile(r"[!-9;-~]{1,76}")
 _HALF = r"[A-Za-z0-9!#$%&'*+^_`{|}~.-]{1,127}"
 _TYPE = re.compile(rf"({_HALF})/({_HALF})")
@@ -148,7 +147,7 @@ def _refuse_controls(what: str, value: str) -> None:
 
 def _body(letter: Letter, circumstances: Circumstances) -> bytes:
     """The MIME entity: the text or texts, and around them the attachments."""
-    message = EmailMessage(policy=_POLICY)
+    message = EmailMessage(policy=POLICY)
     files = _files(letter, circumstances)
     boundary = _boundary(letter, circumstances)
     payloads = _Payloads(boundary)
@@ -156,7 +155,7 @@ def _body(letter: Letter, circumstances: Circumstances) -> bytes:
         payloads.set_text(message, "text", letter.text or "", "plain")
         if letter.html is not None:
             message.make_alternative(boundary=boundary + "a")
-            html = EmailMessage(policy=_POLICY)
+            html = EmailMessage(policy=POLICY)
             payloads.set_text(html, "html", letter.html, "html")
             message.attach(html)
     else:
@@ -167,7 +166,7 @@ def _body(letter: Letter, circumstances: Circumstances) -> bytes:
         payloads.attach(message, attachment, data)
     for part in list(message.walk())[1:]:
         del part["MIME-Version"]  # it belongs to the message, not to its parts (RFC 2045, 4)
-    return payloads.fill(message.as_bytes(policy=_POLICY))
+    return payloads.fill(message.as_bytes(policy=POLICY))
 
 
 class _Payloads:
@@ -190,7 +189,7 @@ class _Payloads:
         """Add a file to `message`, which is multipart/mixed."""
         name = attachment.name or attachment.path.rpartition("/")[2]
         main, sub = _type_of(attachment, name)
-        part = EmailMessage(policy=_POLICY)
+        part = EmailMessage(policy=POLICY)
         part.set_content(b"", maintype=main, subtype=sub, disposition="attachment", filename=name)
         part.set_payload(self._mark(in_base64(data)))
         message.attach(part)

@@ -26,14 +26,13 @@ _RANDOM_BITS: Final = 16
 
 def id_text(number: int) -> str:
     """The id as users meet it."""
-    high, low = number >> 30, number & 0x3FFFFFFF
     return (
-        _PAIRS[high >> 20]
-        + _PAIRS[high >> 10 & 1023]
-        + _PAIRS[high & 1023]
-        + _PAIRS[low >> 20]
-        + _PAIRS[low >> 10 & 1023]
-        + _PAIRS[low & 1023]
+        _PAIRS[number >> 50 & 1023]
+        + _PAIRS[number >> 40 & 1023]
+        + _PAIRS[number >> 30 & 1023]
+        + _PAIRS[number >> 20 & 1023]
+        + _PAIRS[number >> 10 & 1023]
+        + _PAIRS[number & 1023]
     )
 
 

@@ -17,6 +17,7 @@ TEXT_LIMIT: Final = 1000
 """Characters of a text that is kept."""
 
 _SHOWN_LIMIT: Final = 60
+_SINGLE = re.compile(rb"([2-5][0-9][0-9])() ([^\n]*)\n")
 _WHOLE = re.compile(rb"([2-5][0-9][0-9])((?:-[^\n]*\n\1)*)(?: ([^\n]*))?\n")
 _LINE = re.compile(rb"([2-5][0-9][0-9])(?:([ -])(.*))?", re.DOTALL)
 _ENHANCED = re.compile(rb"([245]\.[0-9]{1,3}\.[0-9]{1,3})(?: +|$)")
@@ -112,8 +113,8 @@ class ReplyReader:
         if not self._buffer:
             return None
         if not self._lines and not self._searched:
-            # nearly every reply comes in one piece, and has one line
-            whole = _WHOLE.match(self._buffer, 0, LINE_LIMIT)
+            # nearly every reply comes in one piece, and most have one line
+            whole = _SINGLE.match(self._buffer, 0, LINE_LIMIT) or _WHOLE.match(self._buffer, 0, LINE_LIMIT)
             if whole is not None:
                 code, before, last = whole.groups(b"")
                 del self._buffer[: whole.end()]

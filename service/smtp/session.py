@@ -296,7 +296,7 @@ class Session:
         if isinstance(error, BrokenAnswer):
             self._courteous = False
         error.host = self._options.host
-        error.__traceback__ = None  # it leads to the frames of our callers, which have the event that has the error
+        error.__traceback__ = error.__context__ = None  # frames of our callers, which have the event that has the error
         errors = [self._fate(error, transaction) for transaction in self._transactions] or [error]
         self._close()
         return [Failed(errors[0], tuple(errors[1:]))]
@@ -323,4 +323,5 @@ class Session:
         self.closed = True
         self._transactions = ()
         self._flight.take_back()
+        self._flight.forsake()
         self._reader.clear()

@@ -8,7 +8,7 @@ import h11
 import msgspec
 
 from deferred.defer import Deferred
-from deferred.failure import Failure
+from deferred.failure import Failure, without_frames
 from deferred.interfaces import Reactor, TimerHandle
 from deferred.protocol import BaseProtocol, Transport
 from service.web.exchange import Request, Response, plain, read_request, write_response
@@ -167,7 +167,7 @@ class Connection(BaseProtocol):
         try:
             event = self._http.next_event()
         except h11.RemoteProtocolError as error:
-            self._refuse(error.error_status_hint)
+            self._refuse(without_frames(error).error_status_hint)
             return
         if isinstance(event, h11.Request):
             self._take(event)

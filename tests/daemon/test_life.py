@@ -164,6 +164,17 @@ def test_sighup_takes_the_new_configuration(daemon: Callable[..., DaemonProcess]
     assert process.result("early")["state"] == "delivered"
 
 
+def test_sighup_makes_the_log_louder(daemon: Callable[..., DaemonProcess], relay: Relay) -> None:
+    """From the next event on."""
+    process = daemon(relay).start()
+    settings: dict[str, Any] = yaml.safe_load(process.config.read_text())
+    process.config.write_text(yaml.safe_dump({**settings, "log": {"level": "debug"}}))
+    process.signal(signal.SIGHUP)
+    process.wait_for("reloaded")
+    process.drop("order.eml", eml(1))
+    assert process.wait_for("step")["phase"] == "connect"
+
+
 def test_a_broken_configuration_is_refused_and_the_old_one_stays(
     daemon: Callable[..., DaemonProcess], relay: Relay
 ) -> None:

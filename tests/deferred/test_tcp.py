@@ -259,3 +259,23 @@ def test_a_silent_peer_costs_no_turn(reactor, run):
     assert "lost" not in made[0].calls
     made[0].transport.resume_reading()
     assert isinstance(run(made[0].lost), ConnectionResetError)
+
+
+@pytest.mark.parametrize("reading", [True, False])
+def test_an_error_of_the_wire_keeps_nothing_alive(reactor, run, reading):
+    """Whether a read or a write has met it: it is told by its words, and whoever keeps it keeps no frames of ours."""
+    made: list[Note] = []
+    server = reactor.create_server(collect(made), "127.0.0.1", 0)
+    client = run(reactor.create_connection(Note, [server.address]))
+    while not made:
+        wait(reactor, run, 0.001)
+    if not reading:
+        client.transport.pause_reading()
+    made[0].transport.abort()
+    while "lost" not in client.calls:
+        wait(reactor, run, 0.001)
+        if not reading:
+            client.transport.write(b"x")
+    error = run(client.lost)
+    assert isinstance(error, ConnectionError)
+    assert (error.__traceback__, error.__context__) == (None, None)

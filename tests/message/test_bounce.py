@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from email import message_from_bytes
 from email.message import EmailMessage
 from email.policy import default
@@ -251,3 +252,15 @@ def test_whatever_a_server_or_a_message_said_a_report_is_whole(text, octets, loc
         *("Final-Recipient", "Action", "Status", "Remote-MTA", "Diagnostic-Code", "Last-Attempt-Date"),
     }
     assert all(value.isprintable() for block in found for value in block.values())
+
+
+def test_a_report_leaves_nothing_to_the_collector():
+    """Thousands may be made in a row, as when a site is given up."""
+    sent(bounce(facts()))  # what is made once is made
+    gc.collect()
+    gc.disable()
+    try:
+        bounce(facts())
+        assert gc.collect() == 0
+    finally:
+        gc.enable()

@@ -12,7 +12,7 @@ from deferred.testing import Clock
 from service.journal import EVENTS, Journal
 from service.queue.store import Counts
 from service.web.exchange import Request
-from service.web.metrics import Metrics
+from service.web.metrics import MEASURED, Metrics
 
 
 class World:
@@ -23,7 +23,8 @@ class World:
         self.counts = Counts(0, 0, None)
         self.in_flight = 0
         self.metrics = Metrics(self.clock.wall_time, "1.2.3", lambda: self.counts, lambda: self.in_flight)
-        self.journal = Journal(self.metrics)
+        self.journal = Journal()
+        self.journal.add(self.metrics, MEASURED)
 
     def text(self, **headers: str) -> str:
         return self.metrics.expose(Request("GET", "/metrics", "", headers)).body.decode()

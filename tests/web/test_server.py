@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable
 from typing import Any
 
+import h11
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -138,6 +140,20 @@ def test_what_is_no_request_is_refused(house: BuildHouse, garbage: bytes) -> Non
     assert visitor.statuses == [400]
     assert visitor.saw_eof
     assert h.events == []
+
+
+def test_of_what_is_no_request_nothing_is_left_to_the_collector(house: BuildHouse) -> None:
+    """Its buffers would wait for that: strangers choose how many and how large they are."""
+    h = house(PAGES)
+    gc.collect()
+    gc.disable()
+    try:
+        visitor = h.visit().send(b"\0" * 1000 + b"\r\n\r\n")
+        h.net.advance(60.0)
+        del visitor.protocol  # as a stream lets go of it
+        assert not [each for each in gc.get_objects() if isinstance(each, h11.Connection)]
+    finally:
+        gc.enable()
 
 
 def test_an_endless_head_is_refused(house: BuildHouse) -> None:
