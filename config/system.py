@@ -42,8 +42,8 @@ def raise_open_files(connections: int) -> int:
 def collect_seldom() -> None:
     """Have the garbage collector look seldom, and never at what is there now: for a process of conversations.
 
-    They are freed as they end, by their counts: whatever their end was, nothing of them is in a cycle. With ten thousand
-    of them there are a million objects to go through, and to do that a few times would be a sixth of all that they cost.
+    They are freed as they end, by their counts: whatever their end was, nothing of them is in a cycle. With ten
+    thousand of them there are a million objects, and to go through these a few times would be a sixth of their cost.
     """
     gc.freeze()
     gc.set_threshold(_ALLOCATIONS, 5, 10)
