@@ -101,15 +101,15 @@ class TLSLayer:
 
     def _shake(self) -> None:
         error: ssl.SSLError | None = None
-        done = True
+        wants_more = False
         try:
             self._object.do_handshake()
         except ssl.SSLWantReadError:
-            done = False
+            wants_more = True
         except ssl.SSLError as failure:
             error = without_frames(failure)
         self._emit()  # with an error: an alert may tell the peer what it did wrong
-        if not done:
+        if wants_more:
             return
         if error is not None:
             self._wire.lose(error)

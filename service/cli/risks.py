@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import os
 import stat
+import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Final
 
 from config.settings import Route, Settings
+
+_SHOWN: Final = 5
+"""Domains that are named."""
 
 
 def risks(settings: Settings) -> Iterator[str]:
@@ -16,6 +22,7 @@ def risks(settings: Settings) -> Iterator[str]:
         for risk in _of_route(route):
             yield f"routes[{number}]{risk}"
     yield from _of_order(settings.routes)
+    yield from _of_waiting(settings)
     yield from _of_queue(Path(settings.queue.directory))
     if settings.hostname.startswith("["):
         yield f"hostname: is {settings.hostname}, as this machine has no full name; set the one that it has on the net"
@@ -56,6 +63,30 @@ def _of_order(routes: tuple[Route, ...]) -> Iterator[str]:
             seen.setdefault(pattern, number)
     if "*" not in seen:
         yield 'routes: mail for other domains than these fails; add a route with domains: ["*"] if it should not'
+
+
+def _of_waiting(settings: Settings) -> Iterator[str]:
+    """Mail that waits now, and that these routes would fail."""
+    if any("*" in route.domains for route in settings.routes):
+        return
+    from service.delivery.routes import UNROUTED, Router
+    from service.message.address import domain_of
+    from service.queue.commands import open_for_commands
+    from service.queue.store import StoreFailed
+
+    try:
+        with open_for_commands(Path(settings.queue.directory), time.time) as store:
+            waiting = store.waiting()
+    except StoreFailed:  # there is none yet, or this user may not look
+        return
+    router = Router(settings.routes)
+    lost = Counter(domain_of(address) for address in waiting if router.site_of(address) == UNROUTED.name)
+    if lost:
+        shown = ", ".join(f"{domain} ({number})" for domain, number in lost.most_common(_SHOWN))
+        yield (
+            f"routes: no route fits {lost.total()} of the addresses that mail waits for in the queue, and it fails with"
+            f" the next start or reload: {shown}{', …' if len(lost) > _SHOWN else ''}; add the routes that it needs"
+        )
 
 
 def _of_queue(directory: Path) -> Iterator[str]:

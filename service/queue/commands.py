@@ -22,6 +22,10 @@ from service.queue.store import Change, Counts, JobState, StoreFailed
 from service.queue.timekeeping import read_seen
 
 T = TypeVar("T")
+_WAITING: Final = """
+SELECT DISTINCT r.address FROM delivery d JOIN recipient r ON r.job = d.job AND r.site = d.site
+WHERE r.state = 'waiting'
+"""
 _PATIENCE = 10.0  # seconds to wait for a lock that the daemon has for milliseconds
 _PASSED_OVER: Final[dict[Change, str]] = {
     "retry": "held: release it first",
@@ -86,6 +90,10 @@ class CommandStore:
     def count(self) -> Counts:
         """How much waits."""
         return self._guard(lambda: looking.count(self._reader))
+
+    def waiting(self) -> list[str]:
+        """The addresses of recipients that wait, each once."""
+        return self._guard(lambda: [address for (address,) in self._reader.execute(_WAITING)])
 
     def standing(self, site: str | None = None) -> Standing:
         """How the whole queue stands, site by site, or one site."""

@@ -41,6 +41,8 @@ class Flight:
 
     def fetch(self) -> bytes:
         """Return all that may go now; its replies are owed from here on."""
+        if not self._held:
+            return b""
         pieces: list[bytes] = []
         for piece, expectation in self._held:
             # Content is only queued when the server waits for it, and nothing is queued behind EHLO, STARTTLS, AUTH or

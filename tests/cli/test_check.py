@@ -208,3 +208,19 @@ def test_a_failed_opportunistic_tls_is_told_and_passed_over(deferd, config, auth
     assert str(told["text"]).startswith("in the clear (the TLS handshake failed: ")
     assert strict_status == 1
     assert str(strict["text"]).startswith("tls: the TLS handshake failed: ")
+
+
+def test_mail_that_waits_and_that_no_route_fits_is_told_before_a_reload_fails_it(deferd, config, spool, accept):
+    """Which domains, and how many of their addresses; not where there is no queue to look into."""
+    accept("ann@a.example", "bob@b.example", "cy@b.example", "dan@sub.c.example", "bob@b.example")
+    queue = {"queue": {"directory": str(spool)}}
+    routes = [{"domains": ["a.example", "*.c.example"], "relay": "smtp://relay.example"}]
+    said = "routes: no route fits 2 of the addresses that mail waits for in the queue"
+    assert (
+        f"{said}, and it fails with the next start or reload: b.example (2); add"
+        in deferd("check", "-c", config(*routes, **queue)).stderr
+    )
+    assert said not in deferd("check", "-c", config(*routes, ROUTE, **queue)).stderr
+    assert said not in deferd("check", "-c", config(*routes)).stderr
+    deferd("queue", "remove", "order-1", "order-2", "order-4")
+    assert said not in deferd("check", "-c", config(*routes, **queue)).stderr

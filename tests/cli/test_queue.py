@@ -5,63 +5,20 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from random import Random
-from typing import Any
 
 import click
 import pytest
 from click.testing import CliRunner
 
-from deferred.reactor import Reactor
 from service.cli import terminal
-from service.journal import Journal
-from service.message.job import Job
 from service.message.outcome import Outcome, Phase, State
 from service.queue.lock import LOCK
 from service.queue.poke import POKE
-from service.queue.sqlite import DATABASE, SQLiteStore
-from service.queue.store import Rest, Settlement, Submission
+from service.queue.store import Rest, Settlement
+from tests.cli.conftest import opened
 
 ESCAPE = "\x1b[31m"
-
-
-@contextmanager
-def opened(spool: Path) -> Iterator[tuple[Reactor, SQLiteStore]]:
-    """The daemon's store, for as long as the context lasts."""
-    reactor = Reactor()
-    store = SQLiteStore(spool / DATABASE, reactor, Journal(), Random(1))
-    try:
-        yield reactor, store
-    finally:
-        reactor.run_until_complete(store.close(), 10)
-
-
-@pytest.fixture
-def accept(spool: Path) -> Callable[..., list[str]]:
-    """Put jobs for these recipients into the queue, each at the site of its domain; return the ids."""
-
-    def accept(*recipients: str, name: str = "order", **facts: Any) -> list[str]:
-        submissions = [
-            Submission(
-                job=Job(
-                    sender="ann@a.example",
-                    recipients=tuple(one.split(",")),
-                    content=b"Subject: x\r\n\r\n",
-                    tags={"order": 17},
-                    **facts,
-                ),
-                name=f"{name}-{number}",
-                sites=tuple(address.partition("@")[2] for address in one.split(",")),
-            )
-            for number, one in enumerate(recipients)
-        ]
-        with opened(spool) as (reactor, store):
-            return [accepted.id for accepted in reactor.run_until_complete(store.accept(submissions), 10)]
-
-    return accept
 
 
 def claim(spool: Path, site: str) -> None:
