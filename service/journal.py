@@ -76,10 +76,10 @@ class Journal:
 
         Raises `KeyError` for what is none of `EVENTS`.
         """
-        wanted_now = frozenset(events)
-        if unknown := wanted_now - EVENTS.keys():
+        told = frozenset(events)
+        if unknown := told - EVENTS.keys():
             raise KeyError(*unknown)
-        self._wanted[listener] = wanted_now
+        self._wanted[listener] = told
         self._listeners = {event: [one for one, wanted in self._wanted.items() if event in wanted] for event in EVENTS}
 
     def tell(self, event: str, **facts: object) -> None:

@@ -77,7 +77,7 @@ def _of_waiting(settings: Settings) -> Iterator[str]:
     try:
         with open_for_commands(Path(settings.queue.directory), time.time) as store:
             waiting = store.waiting()
-    except StoreFailed:  # there is none yet, or this user may not look
+    except StoreFailed:  # there is none yet, or it cannot be read: what is wrong with it the daemon says at its start
         return
     router = Router(settings.routes)
     lost = Counter(domain_of(address) for address in waiting if router.site_of(address) == UNROUTED.name)

@@ -43,7 +43,7 @@ Drops the message on standard input into deferd's queue.
   --            recipients follow, and no option
   --help        this
 
-Taken and ignored, as other programs give them: {" ".join(f"-{letter_}" for letter_ in sorted(_IGNORED))}
+Taken and ignored, as other programs give them: {" ".join(f"-{option}" for option in sorted(_IGNORED))}
 """
 _FROM_FIELD: Final = re.compile(rb"^from[ \t]*:", re.IGNORECASE | re.MULTILINE)
 _DOT: Final = re.compile(rb"^\.\r?$", re.MULTILINE)

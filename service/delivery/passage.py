@@ -130,9 +130,8 @@ class Passages:
 
     def finish(self, outcomes: tuple[Outcome, ...]) -> None:
         """The oldest has its answers."""
-        passage, *others = self._under_way
-        self._under_way = tuple(others)
-        if not others:
+        passage, self._under_way = self._under_way[0], self._under_way[1:]
+        if not self._under_way:
             self.newest = None
         passage.content, passage.receipt = None, Receipt(outcomes)
         self._ended += (passage,)
@@ -150,8 +149,7 @@ class Passages:
         """Something else than the server was at fault, in what was done for the oldest. What was sent ahead has no
         part in it, and nobody has anything of it yet."""
         if self._under_way:
-            first, *others = self._under_way
-            self._under_way = tuple(others)
+            first, self._under_way = self._under_way[0], self._under_way[1:]
             first.content, first.fault = None, failure
             self.fail([HostFailure(Phase.MAIL, "the conversation ended with the message before")], -1, stuck=False)
             self._ended += (first,)
@@ -159,8 +157,7 @@ class Passages:
     def tell(self) -> None:
         """Tell those that have ended, in turn."""
         while self._ended:
-            first, *others = self._ended
-            self._ended = tuple(others)
+            first, self._ended = self._ended[0], self._ended[1:]
             first.wake()
 
 

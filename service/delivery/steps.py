@@ -62,8 +62,9 @@ class Steps:
         before = self._phase
         if phase is before:
             return
-        first, end = _PLACE.get(before, 0), _PLACE.get(phase, 0)
-        passed = _IN_ONE_GO[first:end] if first < end and before in _PLACE else (before,)
+        first, end = _PLACE.get(before), _PLACE.get(phase)
+        in_one_go = first is not None and end is not None and first < end
+        passed = _IN_ONE_GO[first:end] if in_one_go else (before,)
         time = self._clock.time()
         for each in passed:
             self._journal.tell("step", id=self.job, host=self._host, phase=each.value, seconds=time - self._began)

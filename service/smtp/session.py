@@ -281,8 +281,7 @@ class Session:
         """Let go of the envelopes that are done, in order: one that was sent ahead waits for those before it."""
         events: list[Event] = []
         while self._transactions and self._transactions[0].over:
-            transaction, *others = self._transactions
-            self._transactions = tuple(others)
+            transaction, self._transactions = self._transactions[0], self._transactions[1:]
             events.append(Finished(transaction.outcomes, transaction.close))
             if transaction.close:
                 self._courteous = False

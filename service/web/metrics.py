@@ -45,13 +45,13 @@ _COUNTED: Final = {
     "unhandled_error": ("deferd_unhandled_errors", "Failures that no errback took: each is a bug."),
 }
 _TOLD_AGAIN: Final = frozenset({"bounced", "warned", "store_failed"})
-_NUMBERS: Final = (int, float)
+_NUMBERS: Final = (int, float)  # a union would be made anew for each step
 _DECISIONS: Final = ("retry", "hold")
 _BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
 _ENDS: Final = (*(str(end) for end in _BUCKETS), "+Inf")
 
-
 MEASURED: Final = (*_COUNTED, "step", "store_recovered", "disconnected", "in_doubt")
+"""The events that change a number."""
 
 
 class Metrics(Collector):

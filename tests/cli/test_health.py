@@ -27,10 +27,11 @@ def health(deferd, monkeypatch: pytest.MonkeyPatch):
 
 def test_where_nobody_listens_it_asks_whether_the_daemon_runs(health) -> None:
     """The address is told once."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        place = f"127.0.0.1:{server.getsockname()[1]}"
     why = "nobody listens there: is `deferd run` started, and has it the same http.listen?"
-    assert health(place) == f"{place}: {why}\n"
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # so that nobody else comes to listen there meanwhile
+        place = f"127.0.0.1:{taken.getsockname()[1]}"
+        assert health(place) == f"{place}: {why}\n"
 
 
 def test_where_somebody_listens_and_says_nothing_it_tells_how_long_it_has_waited(health, monkeypatch) -> None:
