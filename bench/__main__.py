@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import importlib.util
 import sys
 import time
 import traceback
@@ -30,7 +31,10 @@ BENCHMARKS: Final = {
     "million": "bench.million",
     "large": "bench.large",
 }
-"""Each module, which has a `BENCHMARK`, is imported when its turn comes: its peers may not be installed."""
+"""Each module, which has a `BENCHMARK`, is imported when its turn comes."""
+
+PEERS: Final = ("aiosmtplib", "trustme", "twisted")
+"""What is measured beside deferd, or needed for it, and is installed for benchmarks alone."""
 
 
 def run(name: str, scale: Scale) -> Shown:
@@ -44,6 +48,11 @@ def run(name: str, scale: Scale) -> Shown:
         print(table.text())
     print(f"({time.monotonic() - began:.0f} s)\n", flush=True)
     return shown
+
+
+def missing() -> list[str]:
+    """The peers that are not installed."""
+    return [name for name in PEERS if importlib.util.find_spec(name) is None]
 
 
 def arguments(given: list[str]) -> argparse.Namespace:
@@ -64,6 +73,9 @@ def arguments(given: list[str]) -> argparse.Namespace:
 def main(given: list[str]) -> int:
     """Run those that are named, or all."""
     asked = arguments(given)
+    if absent := missing():
+        print(f"bench: {', '.join(absent)} is not installed: `make bench` installs what it needs", file=sys.stderr)
+        return 1
     print(f"{document.machine()}\n")
     if asked.quick:
         print("--quick: everything is small, to see that it works. These figures mean nothing.\n")
