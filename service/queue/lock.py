@@ -16,6 +16,7 @@ from service.queue.store import StoreFailed
 
 LOCK: Final = "deferd.lock"
 _LOCKS: Final = Path("/proc/locks")
+_ENDED: Final = ("Z", "X")  # the state of a process that is no more, but for those who have not asked yet how it ended
 _HOLDER: Final = re.compile(r"process (\d{1,9}) on (.*)\n")
 
 
@@ -29,11 +30,12 @@ def nobody_runs(directory: Path) -> bool:
         if holder is None or holder[2] != os.uname().nodename or str(inode) in locked:
             return False
         os.kill(int(holder[1]), 0)
+        state = Path(f"/proc/{holder[1]}/stat").read_text().rpartition(")")[2].split()[0]
     except ProcessLookupError:
         return True
     except (OSError, ValueError):
         return False
-    return False
+    return state in _ENDED
 
 
 class DirectoryLock:

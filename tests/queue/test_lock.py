@@ -20,10 +20,16 @@ def test_whoever_holds_it_runs(tmp_path: Path) -> None:
 
 def test_one_that_has_died_does_not_run(tmp_path: Path) -> None:
     """However it died: the lock is the kernel's, and the file says who had it."""
-    program = "import os, pathlib, sys; from service.queue.lock import DirectoryLock\n"
-    program += "lock = DirectoryLock(pathlib.Path(sys.argv[1])); os.kill(os.getpid(), 9)"
-    subprocess.run([sys.executable, "-c", program, tmp_path], check=False)
+    _start_and_die(tmp_path).wait()
     assert nobody_runs(tmp_path)
+
+
+def test_one_that_has_died_does_not_run_though_nobody_has_asked_how_it_ended(tmp_path: Path) -> None:
+    """In a container the first process may never ask."""
+    died = _start_and_die(tmp_path)
+    os.waitid(os.P_PID, died.pid, os.WEXITED | os.WNOWAIT)
+    assert nobody_runs(tmp_path)
+    died.wait()
 
 
 def test_of_another_machine_nothing_is_known(tmp_path: Path) -> None:
@@ -42,3 +48,10 @@ def test_of_a_file_that_says_nothing_nothing_is_known(tmp_path: Path, content: s
 
 def test_where_there_is_no_file_nothing_is_known(tmp_path: Path) -> None:
     assert not nobody_runs(tmp_path)
+
+
+def _start_and_die(directory: Path) -> subprocess.Popen[bytes]:
+    """A process that takes the lock, and is killed."""
+    program = "import os, pathlib, sys; from service.queue.lock import DirectoryLock\n"
+    program += "lock = DirectoryLock(pathlib.Path(sys.argv[1])); os.kill(os.getpid(), 9)"
+    return subprocess.Popen([sys.executable, "-c", program, directory])
