@@ -27,6 +27,9 @@ def pytest_xdist_auto_num_workers() -> int:
     return (os.cpu_count() or 1) + 2
 
 
+# A worker that has simulated a hundred thousand messages has much to look through, and little to find.
+gc.set_threshold(100_000, 10, 10)
+
 LONG = ("daemon/test_killed.py", "daemon/", "simulation/")
 """Where tests take seconds: those of the daemon wait, the others compute."""
 
