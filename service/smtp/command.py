@@ -26,14 +26,15 @@ def hello(verb: str, hostname: str) -> bytes:
 
 def mail(sender: str, parameters: Iterable[str] = ()) -> bytes:
     """Build MAIL; `sender` "" is the null sender."""
-    return _with_path("MAIL FROM:", sender, parameters)
+    words = "".join([f" {_word('parameter', parameter)}" for parameter in parameters])
+    return f"MAIL FROM:<{checked_path(sender)}>{words}\r\n".encode()
 
 
-def rcpt(recipient: str, parameters: Iterable[str] = ()) -> bytes:
+def rcpt(recipient: str) -> bytes:
     """Build RCPT."""
     if not recipient:
         raise CommandError("the recipient's address is empty")
-    return _with_path("RCPT TO:", recipient, parameters)
+    return f"RCPT TO:<{checked_path(recipient)}>\r\n".encode()
 
 
 def auth(mechanism: str, initial: str | None = None) -> bytes:
@@ -42,11 +43,6 @@ def auth(mechanism: str, initial: str | None = None) -> bytes:
     if initial is not None:
         words.append(_word("initial response", initial))
     return (" ".join(words) + "\r\n").encode("ascii")
-
-
-def _with_path(verb: str, address: str, parameters: Iterable[str]) -> bytes:
-    words = "".join([f" {_word('parameter', parameter)}" for parameter in parameters])
-    return f"{verb}<{checked_path(address)}>{words}\r\n".encode()
 
 
 def checked_path(address: str) -> str:

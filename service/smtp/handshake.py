@@ -45,36 +45,31 @@ class Handshake:
         self.negotiating = options.secure
         self.done = False
         self.tls_refusal = ""
-        self._hello("EHLO")  # refuses a host name that cannot be sent before anything is
-        flight.take_back()
+        command.hello("EHLO", options.hostname)  # refuses a host name that cannot be sent before anything is
         if not options.secure:
             flight.expect_greeting()
-
-    def take(self, step: Step, expectation: Expectation, reply: Reply) -> list[Event]:
-        """Take a step of the table."""
-        return _STEPS[step](self, expectation, reply)
 
     def _hello(self, verb: str) -> None:
         verb = "LHLO" if self._options.lmtp else verb
         stage = Stage.HELO if verb == "HELO" else Stage.EHLO
         self._flight.ask(command.hello(verb, self._options.hostname), Expectation(stage))
 
-    def greeted(self) -> list[Event]:
+    def greeted(self, _asked: Expectation, _reply: Reply) -> list[Event]:
         """The server is there."""
         self._greeted = True
         self._hello("EHLO")
         return []
 
-    def fall_back(self, reply: Reply) -> list[Event]:
+    def fall_back(self, _asked: Expectation, reply: Reply) -> list[Event]:
         """EHLO was refused: HELO, unless the server takes no mail at all (RFC 7504) or speaks LMTP."""
         if reply.code == 521 or self._options.lmtp:
             raise refused(Phase.EHLO, reply)
         self._hello("HELO")
         return []
 
-    def learn(self, stage: Stage, reply: Reply) -> list[Event]:
+    def learn(self, asked: Expectation, reply: Reply) -> list[Event]:
         """EHLO (or HELO) was answered: take note of what is offered, and see about TLS."""
-        self.extensions = NONE if stage is Stage.HELO else parse_extensions(reply.lines)
+        self.extensions = NONE if asked.stage is Stage.HELO else parse_extensions(reply.lines)
         self._flight.pipelining = self.extensions.pipelining
         policy = self._options.tls
         if self.secure or policy == "none":
@@ -88,12 +83,12 @@ class Handshake:
         self.tls_refusal = "STARTTLS is not offered" if wanted else "TLS has failed before"
         return self._authenticate()
 
-    def begin_tls(self) -> list[Event]:
+    def begin_tls(self, _asked: Expectation, _reply: Reply) -> list[Event]:
         """STARTTLS was granted."""
         self.negotiating = True
         return [StartTLS()]
 
-    def no_tls(self, reply: Reply) -> list[Event]:
+    def no_tls(self, _asked: Expectation, reply: Reply) -> list[Event]:
         """STARTTLS was refused: with "opportunistic" this goes on in the clear."""
         if self._options.tls != "opportunistic":
             raise refused(Phase.TLS, reply)
@@ -132,7 +127,7 @@ class Handshake:
         self._flight.ask(self._exchange.command(), Expectation(Stage.AUTH))
         return []
 
-    def challenged(self, reply: Reply) -> list[Event]:
+    def challenged(self, _asked: Expectation, reply: Reply) -> list[Event]:
         """334: answer it, or cancel (RFC 4954, 4) if the mechanism has nothing more to say."""
         answer = self._exchange.answer(reply.lines[0]) if self._exchange else None
         if answer is None:
@@ -141,16 +136,20 @@ class Handshake:
             self._flight.ask(answer, Expectation(Stage.AUTH))
         return []
 
-    def cancelled(self, reply: Reply) -> list[Event]:
+    def cancelled(self, _asked: Expectation, reply: Reply) -> list[Event]:
         """The server took note that we gave up."""
         name = self._exchange.name if self._exchange else ""
         text = f"the server asked for more than AUTH {name} has to say, and was answered *: {reply.text}"
         raise HostFailure(Phase.AUTH, text, code=reply.code, enhanced=reply.enhanced)
 
-    def authenticated(self) -> list[Event]:
+    def authenticated(self, _asked: Expectation, _reply: Reply) -> list[Event]:
         """The password was taken."""
         self._exchange = None
         return self._ready()
+
+    def host_refused(self, asked: Expectation, reply: Reply) -> list[Event]:
+        """The server does not serve us."""
+        raise refused(PHASES[asked.stage], reply)
 
     def _ready(self) -> list[Event]:
         self.done = True
@@ -162,18 +161,14 @@ def refused(phase: Phase, reply: Reply) -> HostFailure:
     return HostFailure(phase, reply.text, code=reply.code, enhanced=reply.enhanced)
 
 
-def _refuse(_handshake: Handshake, expectation: Expectation, reply: Reply) -> list[Event]:
-    raise refused(PHASES[expectation.stage], reply)
-
-
-_STEPS: Final[dict[Step, Callable[[Handshake, Expectation, Reply], list[Event]]]] = {
-    Step.GREETED: lambda handshake, _, __: handshake.greeted(),
-    Step.LEARN: lambda handshake, expectation, reply: handshake.learn(expectation.stage, reply),
-    Step.FALL_BACK: lambda handshake, _, reply: handshake.fall_back(reply),
-    Step.BEGIN_TLS: lambda handshake, _, __: handshake.begin_tls(),
-    Step.NO_TLS: lambda handshake, _, reply: handshake.no_tls(reply),
-    Step.AUTHENTICATED: lambda handshake, _, __: handshake.authenticated(),
-    Step.CHALLENGED: lambda handshake, _, reply: handshake.challenged(reply),
-    Step.CANCELLED: lambda handshake, _, reply: handshake.cancelled(reply),
-    Step.HOST_REFUSED: _refuse,
+HANDSHAKE_STEPS: Final[dict[Step, Callable[[Handshake, Expectation, Reply], list[Event]]]] = {
+    Step.GREETED: Handshake.greeted,
+    Step.LEARN: Handshake.learn,
+    Step.FALL_BACK: Handshake.fall_back,
+    Step.BEGIN_TLS: Handshake.begin_tls,
+    Step.NO_TLS: Handshake.no_tls,
+    Step.AUTHENTICATED: Handshake.authenticated,
+    Step.CHALLENGED: Handshake.challenged,
+    Step.CANCELLED: Handshake.cancelled,
+    Step.HOST_REFUSED: Handshake.host_refused,
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from typing import Final
 
 import msgspec
@@ -17,7 +18,7 @@ TEXT_LIMIT: Final = 1000
 """Characters of a text that is kept."""
 
 _SHOWN_LIMIT: Final = 60
-_SINGLE = re.compile(rb"([2-5][0-9][0-9])() ([^\n]*)\n")
+_SINGLE = re.compile(rb"([2-5][0-9][0-9]) ([^\r\n]*)\r?\n")
 _WHOLE = re.compile(rb"([2-5][0-9][0-9])((?:-[^\n]*\n\1)*)(?: ([^\n]*))?\n")
 _LINE = re.compile(rb"([2-5][0-9][0-9])(?:([ -])(.*))?", re.DOTALL)
 _ENHANCED = re.compile(rb"([245]\.[0-9]{1,3}\.[0-9]{1,3})(?: +|$)")
@@ -96,32 +97,42 @@ class ReplyReader:
         """Whether there are octets beyond the last whole reply."""
         return bool(self._buffer or self._lines)
 
-    def feed(self, data: bytes) -> None:
-        """Take octets; `next_reply` then gives what they complete."""
-        self._buffer += data
-
     def clear(self) -> None:
         """Forget everything that was fed: the conversation is over."""
         self._buffer.clear()
         self._lines.clear()
 
-    def next_reply(self) -> Reply | None:
-        """Return the next whole reply, None if there is none yet; raise `ReplyError` if it is none at all.
+    def replies(self, data: bytes) -> Iterator[Reply]:
+        """Take octets, and give each whole reply that they complete; raise `ReplyError` at what is none at all.
 
         After an error the reader is of no use any more.
         """
-        if not self._buffer:
+        buffer = self._buffer
+        buffer += data
+        while buffer:
+            begun = self._lines or self._searched
+            # nearly every reply comes in one piece, and most have one line, without a CR inside
+            single = None if begun else _SINGLE.match(buffer, 0, LINE_LIMIT)
+            if single is not None:
+                code, text = single.groups()
+                del buffer[: single.end()]
+                yield Reply(int(code), (text,))
+                continue
+            reply = (None if begun else self._in_one_piece()) or self._line_by_line()
+            if reply is None:
+                return
+            yield reply
+
+    def _in_one_piece(self) -> Reply | None:
+        whole = _WHOLE.match(self._buffer, 0, LINE_LIMIT)
+        if whole is None:
             return None
-        if not self._lines and not self._searched:
-            # nearly every reply comes in one piece, and most have one line
-            whole = _SINGLE.match(self._buffer, 0, LINE_LIMIT) or _WHOLE.match(self._buffer, 0, LINE_LIMIT)
-            if whole is not None:
-                code, before, last = whole.groups(b"")
-                del self._buffer[: whole.end()]
-                lines = [last.removesuffix(b"\r")]
-                if before:
-                    lines[:0] = [line.removesuffix(b"\r")[1:] for line in before.split(b"\n" + code)[:-1]]
-                return Reply(int(code), tuple(lines))
+        code, before, last = whole.groups(b"")
+        del self._buffer[: whole.end()]
+        lines = before.replace(b"\r\n", b"\n")[1:-4].split(b"\n%b-" % code) if before else ()
+        return Reply(int(code), (*lines, last.removesuffix(b"\r")))
+
+    def _line_by_line(self) -> Reply | None:
         while True:
             end = self._buffer.find(b"\n", self._searched, LINE_LIMIT)
             if end < 0:

@@ -16,7 +16,8 @@ Where the server offers CHUNKING and PIPELINING `BodyWanted` comes from `send` i
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Callable
+from typing import Any, Final
 
 from service.message.outcome import Phase
 from service.smtp.envelope import Envelope
@@ -24,16 +25,22 @@ from service.smtp.errors import BrokenAnswer, BrokenConfirmation, ConfirmationLo
 from service.smtp.events import BodyWanted, Event, Failed, Finished
 from service.smtp.extensions import Extensions
 from service.smtp.flight import Flight
-from service.smtp.handshake import Handshake, refused
+from service.smtp.handshake import HANDSHAKE_STEPS, Handshake, refused
 from service.smtp.options import SessionOptions
 from service.smtp.reply import Reply, ReplyError, ReplyReader, clean_text
 from service.smtp.stages import FINAL, NEXT, PHASES, Expectation, Stage, Step
-from service.smtp.transaction import Content, Transaction
+from service.smtp.transaction import TRANSACTION_STEPS, Content, Transaction
 
 _CLOSING: Final = 421
 """The server takes leave, in answer to whatever or unasked (RFC 5321, 3.8)."""
 
 _IDLE: Final = Expectation(Stage.IDLE)
+
+_STEPS: Final[dict[Step, Callable[[Any, Expectation, Reply], list[Event] | None]]] = {
+    **HANDSHAKE_STEPS,
+    **TRANSACTION_STEPS,
+}
+"""What takes each step: a method of the handshake, or of the transaction that has asked."""
 
 
 class OutOfStepError(RuntimeError):
@@ -88,19 +95,24 @@ class Session:
         """
         if self._transactions:
             first = self._transactions[0]
+            if first.content is Content.WANTED:
+                return Phase.BODY
             if first.chunking and first.content is Content.COMPLETE:
                 return Phase.CONFIRM
-        return PHASES[self._stage()]
+        expected = self._flight.expected
+        if expected:
+            return PHASES[expected[0].stage]
+        return Phase.TLS if self._handshake.negotiating else Phase.MAIL
 
     @property
     def waiting(self) -> bool:
         """Whether a reply is owed to us, or will be once `data_to_send` has been written."""
-        return self._flight.busy
+        return bool(self._flight.expected)
 
     @property
     def idle(self) -> bool:
         """Whether the session is usable and nothing is going on: the handshake is done and no envelope is open."""
-        return self._handshake.done and not self.closed and not self._transactions
+        return not self._transactions and self._handshake.done and not self.closed
 
     @property
     def wants_body(self) -> bool:
@@ -129,11 +141,10 @@ class Session:
         events: list[Event] = []
         if self.closed:
             return events
-        self._reader.feed(data)
         try:
             if self._handshake.negotiating:
                 raise BrokenAnswer(Phase.TLS, "octets came in the clear when only the TLS handshake could come")
-            while not self.closed and (reply := self._reader.next_reply()) is not None:
+            for reply in self._reader.replies(data):
                 self.replies += 1
                 events += self._take(reply)
         except ReplyError as error:
@@ -210,53 +221,47 @@ class Session:
 
     def quit(self) -> None:
         """Take leave: queue QUIT where it can still be understood. Its reply is not waited for: write it and close."""
-        understood = not (self._flight.busy or self._transactions or self._handshake.negotiating)
+        understood = not (self.waiting or self._transactions or self._handshake.negotiating)
         if self._courteous and understood:
-            self._flight.ask(b"QUIT\r\n")
+            self._flight.say(b"QUIT\r\n")
         self._courteous = False
         self.closed = True
 
     # replies
 
-    def _stage(self) -> Stage:
-        """What is being waited for: while content is wanted that, else the answer to what was asked first."""
-        if self._transactions and self._transactions[0].content is Content.WANTED:
-            return Stage.BODY
-        expectation = self._flight.now()
-        if expectation is not None:
-            return expectation.stage
-        return Stage.STARTTLS if self._handshake.negotiating else Stage.IDLE
-
     def _situation(self) -> str:
-        stage = self._stage()
         if self._handshake.negotiating:
             return "during the TLS handshake"
-        if stage is Stage.BODY:
+        if self._transactions and self._transactions[0].content is Content.WANTED:
             return "while the message was sent"
-        return "between messages" if stage is Stage.IDLE else f"before the answer to {stage}"
+        expected = self._flight.expected
+        return f"before the answer to {expected[0].stage}" if expected else "between messages"
 
     def _take(self, reply: Reply) -> list[Event]:
         """Match a reply to what it answers, and take the step that the table names."""
-        owed = self._flight.oldest()
-        expectation = owed or self._unasked()
+        asked = self._flight.answered()
+        expectation = asked or self._unasked()
         step = NEXT.get((expectation.stage, reply.code // 100))
         if step is None or reply.code == _CLOSING:
-            phase = PHASES[expectation.stage] if expectation is not _IDLE else self.phase
-            if reply.code == _CLOSING:
-                self._left(expectation)
-                raise refused(phase, reply)
-            # not dropped from the flight: an unanswered final dot stays in doubt
-            text = clean_text(f"{reply.code} is no answer to {expectation.stage}: {reply.text}")
-            raise BrokenAnswer(phase, text, code=reply.code, enhanced=reply.enhanced)
-        if owed:
-            self._flight.answered()
+            if asked is not None:
+                self._flight.owe_another(asked)  # an unanswered final dot stays in doubt
+            raise self._no_answer(expectation, reply)
         part = expectation.transaction or self._handshake
-        events = part.take(step, expectation, reply)
+        events = _STEPS[step](part, expectation, reply) or []
         if step is Step.BEGIN_TLS and self._reader.pending:
             raise BrokenAnswer(Phase.TLS, "octets came in the clear behind the answer to STARTTLS")
         if self._transactions and self._transactions[0].over:
             events += self._finished()
         return events
+
+    def _no_answer(self, expectation: Expectation, reply: Reply) -> HostFailure:
+        """The failure that a reply means which answers nothing: the server takes leave, or is out of step."""
+        phase = PHASES[expectation.stage] if expectation is not _IDLE else self.phase
+        if reply.code == _CLOSING:
+            self._left(expectation)
+            return refused(phase, reply)
+        text = clean_text(f"{reply.code} is no answer to {expectation.stage}: {reply.text}")
+        return BrokenAnswer(phase, text, code=reply.code, enhanced=reply.enhanced)
 
     def _left(self, expectation: Expectation) -> None:
         """The server takes leave instead of an answer: what it has not answered it has not done, and does not do.
@@ -321,6 +326,5 @@ class Session:
     def _close(self) -> None:
         self.closed = True
         self._transactions = ()
-        self._flight.take_back()
-        self._flight.forsake()
+        self._flight.end()
         self._reader.clear()

@@ -23,6 +23,10 @@ _UNKNOWN: Final = (500, 502, 503, 504)
 """What a server says that does not know BDAT (RFC 5321, 4.2.4), whatever it offered; not a word about the message."""
 
 
+_STATES: Final = {2: State.DELIVERED, 4: State.WAITING}
+"""What a reply makes of a recipient, by its first digit; every other fails it."""
+
+
 class Content(Enum):
     """How far the content is."""
 
@@ -55,7 +59,6 @@ class Transaction:
         "_hoping",
         "_options",
         "_outcomes",
-        "_taken",
         "_to_reset",
         "chunking",
         "close",
@@ -77,13 +80,12 @@ class Transaction:
         self._accepted: list[int] = []
         self._to_reset = False
         self._chunks_known = False
-        self._taken = False
         self._body = Chunker() if self.chunking else DotStuffer()
 
     @property
     def outcomes(self) -> tuple[Outcome, ...]:
         """The outcomes known so far, in the recipients' order."""
-        return tuple([outcome for outcome in self._outcomes if outcome is not None])
+        return tuple(filter(None, self._outcomes))
 
     @property
     def hopes(self) -> bool:
@@ -109,52 +111,51 @@ class Transaction:
         before.
         """
         sender = self._sender_path()
-        paths = [self._recipient_path(index) for index in range(len(self._outcomes))]
+        rcpts = [self._rcpt(index) for index in self._everybody()]
         if not self._hoping:
             self.over = True
             return
+        ask = self._flight.ask
         if ahead and self.chunking:
             # a chunk may be refused that went before; and a server that took it for commands is found out here
-            self._flight.ask(b"RSET\r\n", Expectation(Stage.AHEAD, self))
-        utf8 = not (sender + "".join(paths)).isascii()
-        self._flight.ask(command.mail(sender, self._parameters(utf8)), Expectation(Stage.MAIL, self))
-        for index, path in enumerate(paths):
-            if self._outcomes[index] is None:
-                self._flight.ask(command.rcpt(path), Expectation(Stage.RCPT, self, index))
+            ask(b"RSET\r\n", Expectation(Stage.AHEAD, self))
+        utf8 = not (sender.isascii() and b"".join(rcpts).isascii())
+        ask(command.mail(sender, self._parameters(utf8)), Expectation(Stage.MAIL, self))
+        for index, rcpt in enumerate(rcpts):
+            if rcpt:
+                ask(rcpt, Expectation(Stage.RCPT, self, index))
         if self.chunking:
             self.content = Content.WANTED
         else:
-            self._flight.ask(b"DATA\r\n", Expectation(Stage.DATA, self))
+            ask(b"DATA\r\n", Expectation(Stage.DATA, self))
 
     def _sender_path(self) -> str:
         """The sender as it is sent; what stands against it, or against the content's size, is against all."""
-        everybody = self._everybody()
         size, limit = self._envelope.size, self._extensions.size_limit
         if limit is not None and size > limit:
             text = f"the message has {size} octets, the server takes at most {limit}"
-            self._refuse(everybody, Phase.MAIL, "5.3.4", text)
+            self._refuse(self._everybody(), Phase.MAIL, "5.3.4", text)
         try:
             path = self._path(self._envelope.sender)
         except ValueError as error:
-            self._refuse(everybody, Phase.MAIL, "5.1.7", str(error))
+            self._refuse(self._everybody(), Phase.MAIL, "5.1.7", str(error))
             return ""
         if path is None:
             text = "the sender's address needs SMTPUTF8, which the server does not offer"
-            self._refuse(everybody, Phase.MAIL, "5.6.7", text)
+            self._refuse(self._everybody(), Phase.MAIL, "5.6.7", text)
         return path or ""
 
-    def _recipient_path(self, index: int) -> str:
+    def _rcpt(self, index: int) -> bytes:
+        """The command for a recipient; b"" where it cannot be sent."""
         try:
             path = self._path(self._envelope.recipients[index])
-            if path == "":
-                raise command.CommandError("the recipient's address is empty")
+            if path is not None:
+                return command.rcpt(path)
         except ValueError as error:
             self._refuse((index,), Phase.RCPT, "5.1.3", str(error))
-            return ""
-        if path is None:
-            text = "the address needs SMTPUTF8, which the server does not offer"
-            self._refuse((index,), Phase.RCPT, "5.6.7", text)
-        return path or ""
+            return b""
+        self._refuse((index,), Phase.RCPT, "5.6.7", "the address needs SMTPUTF8, which the server does not offer")
+        return b""
 
     def _path(self, address: str) -> str | None:
         """How an address is sent; None if it cannot be. Raise `ValueError` if it is no address at all.
@@ -188,15 +189,11 @@ class Transaction:
             elif piece:
                 self._flight.ask(self._body.chunk(piece), Expectation(Stage.CHUNK, self))
         else:
-            self._flight.ask(self._body.stuff(piece))
+            self._flight.say(self._body.stuff(piece))
             if last:
                 self._flight.ask(self._body.end(), Expectation(Stage.CONFIRM, self))
 
-    # what is answered
-
-    def take(self, step: Step, asked: Expectation, reply: Reply) -> list[Event]:
-        """Take a step of the table; the session then looks whether this transaction is `over`."""
-        return _STEPS[step](self, asked, reply) or []
+    # what is answered: the session takes a step, and then looks whether this transaction is `over`
 
     def cleared(self, _asked: Expectation, _reply: Reply) -> None:
         """Nothing is left at the server of what went before."""
@@ -269,10 +266,9 @@ class Transaction:
         if self._options.lmtp:
             indices = (next(index for index in self._accepted if self._outcomes[index] is None),)
         self._answer(indices, Phase.CONFIRM, reply)
-        self._taken = self._taken or reply.digit == 2
         if self._hoping:
             self._flight.owe_another(asked)
-        elif self._taken or not self.chunking:
+        elif not self.chunking or reply.digit == 2 or State.DELIVERED in [each.state for each in self.outcomes]:
             self.over = True
         else:
             self._wind_up()
@@ -313,7 +309,7 @@ class Transaction:
             self.content = Content.REFUSED
         if self._flight.owes(self):
             return
-        if self._to_reset and not self._flight.busy:
+        if self._to_reset and not self._flight.expected:
             self._flight.ask(b"RSET\r\n", Expectation(Stage.RSET, self))
         else:
             self.over = True  # what may be under way behind this begins with a RSET of its own
@@ -325,25 +321,25 @@ class Transaction:
 
     def _answer(self, indices: Iterable[int], phase: Phase, reply: Reply) -> None:
         """The server's word on these recipients."""
-        state = {2: State.DELIVERED, 4: State.WAITING}.get(reply.digit, State.FAILED)
         enhanced, text = reply.said
-        for index in indices:
-            self._seal(index, state, phase, reply.code, enhanced, text)
+        self._seal(indices, _STATES.get(reply.digit, State.FAILED), phase, reply.code, enhanced, text)
 
     def _refuse(self, indices: Iterable[int], phase: Phase, enhanced: str, text: str) -> None:
         """Our own word on these recipients: this server cannot serve them, so it is not asked."""
+        self._seal(indices, State.FAILED, phase, None, enhanced, clean_text(text))
+
+    def _seal(
+        self, indices: Iterable[int], state: State, phase: Phase, code: int | None, enhanced: str, text: str
+    ) -> None:
+        """Decide the fate of these recipients, where it has not been: the first answer counts."""
         for index in indices:
-            self._seal(index, State.FAILED, phase, None, enhanced, clean_text(text))
-
-    def _seal(self, index: int, state: State, phase: Phase, code: int | None, enhanced: str, text: str) -> None:
-        """Decide a recipient's fate, unless it has been: the first answer counts."""
-        if self._outcomes[index] is None:
-            address = self._envelope.recipients[index]
-            self._outcomes[index] = Outcome(address, state, code, enhanced, text, self._options.host, phase)
-            self._hoping -= 1
+            if self._outcomes[index] is None:
+                address = self._envelope.recipients[index]
+                self._outcomes[index] = Outcome(address, state, code, enhanced, text, self._options.host, phase)
+                self._hoping -= 1
 
 
-_STEPS: Final[dict[Step, Callable[[Transaction, Expectation, Reply], list[Event] | None]]] = {
+TRANSACTION_STEPS: Final[dict[Step, Callable[[Transaction, Expectation, Reply], list[Event] | None]]] = {
     Step.CLEARED: Transaction.cleared,
     Step.NOT_CLEARED: Transaction.not_cleared,
     Step.MAIL_TAKEN: Transaction.mail_taken,

@@ -360,9 +360,7 @@ def read_in(pieces: list[bytes]) -> tuple[list[Reply], str]:
     reader, replies = ReplyReader(), []
     try:
         for piece in pieces:
-            reader.feed(piece)
-            while (reply := reader.next_reply()) is not None:
-                replies.append(reply)
+            replies += reader.replies(piece)  # and keep those before an error
     except ReplyError as error:
         return replies, str(error)
     return replies, ""

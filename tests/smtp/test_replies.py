@@ -9,12 +9,7 @@ from service.smtp.reply import LINE_LIMIT, REPLY_LIMIT, TEXT_LIMIT, Reply, Reply
 
 def read(octets: bytes) -> list[Reply]:
     """Every whole reply in the octets."""
-    reader = ReplyReader()
-    reader.feed(octets)
-    replies = []
-    while (reply := reader.next_reply()) is not None:
-        replies.append(reply)
-    return replies
+    return list(ReplyReader().replies(octets))
 
 
 def test_a_reply_of_several_lines_is_one_reply():
@@ -70,11 +65,10 @@ def test_what_is_no_reply_is_an_error(octets):
 
 def test_whole_replies_before_nonsense_are_still_given():
     """The error comes in its turn."""
-    reader = ReplyReader()
-    reader.feed(b"250 ok\r\nhello\r\n")
-    assert reader.next_reply() == Reply(250, (b"ok",))
+    replies = ReplyReader().replies(b"250 ok\r\nhello\r\n")
+    assert next(replies) == Reply(250, (b"ok",))
     with pytest.raises(ReplyError, match="hello"):
-        reader.next_reply()
+        next(replies)
 
 
 def test_a_line_may_have_8_kib_and_no_more():
@@ -105,20 +99,17 @@ def test_a_reply_without_end_is_not_kept_beyond_its_limit():
     reader = ReplyReader()
     with pytest.raises(ReplyError):
         for _ in range(REPLY_LIMIT // 8 + 2):
-            reader.feed(b"250-xx\r\n")
-            assert reader.next_reply() is None
+            assert list(reader.replies(b"250-xx\r\n")) == []
 
 
 def test_octets_beyond_the_last_reply_are_seen():
     """STARTTLS must know of them."""
     reader = ReplyReader()
-    reader.feed(b"220 go\r\n")
-    assert reader.next_reply() is not None
-    assert not reader.pending
-    reader.feed(b"2")
-    assert reader.pending
-    reader.feed(b"50-\r\n")
-    assert reader.next_reply() is None
+    for _ in reader.replies(b"220 go\r\n"):
+        assert not reader.pending
+    for _ in reader.replies(b"220 go\r\n2"):
+        assert reader.pending
+    assert list(reader.replies(b"50-\r\n")) == []
     assert reader.pending
 
 

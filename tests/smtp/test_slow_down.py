@@ -90,10 +90,7 @@ SOMETHING_ELSE = """
 
 def replied(line: str) -> Reply:
     """The reply as it comes off the wire."""
-    reader = ReplyReader()
-    reader.feed(line.encode() + b"\r\n")
-    reply = reader.next_reply()
-    assert reply is not None
+    (reply,) = ReplyReader().replies(line.encode() + b"\r\n")
     return reply
 
 
