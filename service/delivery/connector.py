@@ -33,6 +33,9 @@ _MOST_ADDRESSES: Final = 8
 """Of one host that are tried, so that no name can keep an attempt busy without end."""
 
 
+_CONNECT: Final = Phase.CONNECT.value
+
+
 class Host(msgspec.Struct, frozen=True):
     """A server: a relay, at the addresses that are left to try."""
 
@@ -164,7 +167,7 @@ class Connector:
                 connection.abort()
                 raise CancelledError
             seconds = self._reactor.time() - began
-            self._journal.tell("step", id=job, host=host.name, phase=Phase.CONNECT.value, seconds=seconds)
+            self._journal.tell("step", id=job, host=host.name, phase=_CONNECT, seconds=seconds)
             return connection
 
         def failed(failure: Failure) -> Any:

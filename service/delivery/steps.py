@@ -11,7 +11,16 @@ from service.message.outcome import Phase
 
 _IN_ONE_GO: Final = (Phase.MAIL, Phase.RCPT, Phase.DATA, Phase.BODY, Phase.CONFIRM)
 """Phases that pipelining lets pass within one read: each is still a step to tell."""
-_PLACE: Final = {phase: place for place, phase in enumerate(_IN_ONE_GO)}
+
+
+def _passed(before: Phase, phase: Phase) -> tuple[str, ...]:
+    if before in _IN_ONE_GO and phase in _IN_ONE_GO[_IN_ONE_GO.index(before) :]:
+        return tuple(each.value for each in _IN_ONE_GO[_IN_ONE_GO.index(before) : _IN_ONE_GO.index(phase)])
+    return (before.value,)
+
+
+_PASSED: Final = {(before, phase): _passed(before, phase) for before in Phase for phase in Phase}
+"""The names of the phases that a conversation has gone through which was in one before and is in another now."""
 
 
 def deadline(phase: Phase, full: bool, timeouts: Timeouts) -> float:
@@ -62,11 +71,9 @@ class Steps:
         before = self._phase
         if phase is before:
             return
-        first, end = _PLACE.get(before), _PLACE.get(phase)
-        in_one_go = first is not None and end is not None and first < end
-        passed = _IN_ONE_GO[first:end] if in_one_go else (before,)
         time = self._clock.time()
-        for each in passed:
-            self._journal.tell("step", id=self.job, host=self._host, phase=each.value, seconds=time - self._began)
-            self._began = time
+        seconds, self._began = time - self._began, time
         self._phase = phase
+        for name in _PASSED[before, phase]:
+            self._journal.tell("step", id=self.job, host=self._host, phase=name, seconds=seconds)
+            seconds = 0.0  # the others took none
