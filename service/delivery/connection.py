@@ -20,10 +20,11 @@ from service.delivery.content import Content
 from service.delivery.conversation import Conversation
 from service.delivery.encryption import Encryption
 from service.delivery.passage import Passage, Passages
+from service.delivery.steps import deadline
 from service.journal import Journal
 from service.message.outcome import Phase
 from service.smtp.envelope import Envelope
-from service.smtp.events import Event, Failed, Finished
+from service.smtp.events import BodyWanted, Event, Failed, Finished
 from service.smtp.session import Session
 
 R = TypeVar("R")
@@ -145,8 +146,8 @@ class Connection(Conversation):
     def _happened(self, event: Event) -> None:
         if isinstance(event, Finished):
             self._finish(event)
-        else:
-            super()._happened(event)  # that content is wanted is looked for in `_go_on`: it may have to wait
+        elif not isinstance(event, BodyWanted):  # which is looked for in `_go_on`: content may have to wait
+            super()._happened(event)
 
     def _failed(self, event: Failed) -> None:
         super()._failed(event)
@@ -162,9 +163,13 @@ class Connection(Conversation):
             self._cut()
 
     def _go_on(self) -> None:
-        self._passages.tell()  # before the next message asks for one that goes ahead of it
-        if self._waits_for_content() and not self._holds_back():
-            self._next_piece()
+        if self._passages.ended:
+            self._passages.tell()  # before the next message asks for one that goes ahead of it
+        newest = self._passages.newest
+        if newest is None or newest.piece > 0 or self._reading:
+            return
+        if self._session.wants_body and not self._holds_back():
+            self._next_piece(newest)
 
     def _fault(self, failure: Failure) -> None:
         self._reading = False
@@ -174,28 +179,21 @@ class Connection(Conversation):
 
     # the content
 
-    def _waits_for_content(self) -> bool:
-        """Whether the newest message's content is wanted, and none of it has been sent."""
-        newest = self._passages.newest
-        return newest is not None and newest.piece == 0 and self._session.wants_body
-
     def _holds_back(self) -> bool:
-        """Whether that content has to wait for a sign of life."""
+        """Whether the newest message's content is wanted, and has to wait for a sign of life."""
         newest = self._passages.newest
-        if newest is None or newest.before != self._session.replies or not self._waits_for_content():
+        if newest is None or newest.piece > 0 or newest.before != self._session.replies:
             return False
-        return self._clock.time() > self._fresh_until
+        return self._clock.time() > self._fresh_until and self._session.wants_body
 
-    def _next_piece(self) -> None:
+    def _next_piece(self, passage: Passage) -> None:
         """Send the next piece of the newest message's content, at once where that is at hand."""
-        passage = self._passages.newest
-        if passage is None or passage.content is None or self._reading or self.lost or not self._session.wants_body:
-            return
+        assert passage.content is not None
         if passage.content.whole is not None:
             self._queue(passage, passage.content.whole)
             return
         self._reading = True
-        self._watch(self._session.phase)
+        self._deadline.set(None)  # it is not the server that is waited for
         d: Deferred[bytes] = maybe_deferred(passage.content.read, passage.piece)
         d.add_callback(self._send_piece, passage)
         d.add_errback(self._fault)
@@ -224,19 +222,20 @@ class Connection(Conversation):
         if self._full:
             return
         self._passages.gone_out()
-        if self._session.wants_body and not self._waits_for_content():
-            self._clock.call_soon(self._next_piece)  # others have their turn between two pieces
+        newest = self._passages.newest
+        if newest is not None and newest.content is not None and newest.piece > 0:
+            self._clock.call_soon(self._go_further)  # others have their turn between two pieces
+
+    def _go_further(self) -> None:
+        newest = self._passages.newest
+        if newest is not None and newest.piece > 0 and self._session.wants_body and not self._reading:
+            self._next_piece(newest)
 
     # deadlines
-
-    def _how_far(self, phase: Phase) -> tuple[object, ...]:
-        newest = self._passages.newest
-        piece = 0 if newest is None else newest.piece
-        return phase, self._session.replies, self._full, self._reading, self.messages, piece
 
     def _patience(self, phase: Phase) -> float | None:
         if self._reading:
             return None
         if self._holds_back():
             return self._timeouts.command  # for the sign of life
-        return super()._patience(phase)
+        return deadline(phase, self._full, self._timeouts)

@@ -40,7 +40,6 @@ class Conversation(BaseProtocol):
         "_error",
         "_full",
         "_leaving",
-        "_progress",
         "_ready",
         "_session",
         "_shaking_hands",
@@ -77,7 +76,6 @@ class Conversation(BaseProtocol):
         self._transport: Transport | None = None
         self._steps = Steps(clock, journal, host, session.phase)
         self._deadline = Deadline(clock, self._timed_out)
-        self._progress: tuple[object, ...] = ()
         self._waits_until_ready: Deferred[Any] | None = None
         self._ready = False
         self._error: DeliveryError | None = None
@@ -147,17 +145,20 @@ class Conversation(BaseProtocol):
         """The stream is there; with `smtps` TLS comes first, in the same way as after STARTTLS."""
         self._transport = transport
         transport.set_write_buffer_limits(0)  # so that `_full` tells exactly whether something of ours is still here
-        if self._session.phase is Phase.TLS:
+        phase = self._session.phase
+        if phase is Phase.TLS:
             self._start_tls()
-        self._take([])
+        self._watch(phase)
 
     def data_received(self, data: bytes) -> None:
         """The server says something."""
         if self._leaving and self._transport is not None:
             self._transport.close()  # to close with octets unread would reset what we said last
             return
+        heard = self._session.replies
         try:
-            self._take(self._session.receive_data(data))
+            events = self._session.receive_data(data)
+            self._take(events, whole=self._session.replies != heard)
         except Exception as error:  # noqa: BLE001 (a bug of ours: it must not look like a connection that the host lost)
             self._fault(Failure(error))
 
@@ -179,17 +180,20 @@ class Conversation(BaseProtocol):
 
     # the session's events
 
-    def _take(self, events: list[Event]) -> None:
-        """Take the session's events, and whatever is to be done next."""
+    def _take(self, events: list[Event], *, whole: bool = True) -> None:
+        """Take the session's events, and whatever is to be done next. The deadline starts anew where something `whole`
+        has happened."""
         for event in events:
             self._happened(event)
         self._go_on()
-        phase = self._session.phase
-        if self._error is None:
+        if not self._session.closed:
+            phase = self._session.phase
             self._steps.reach(phase)  # before what it leads to can be seen of it
-        self._flush()
-        self._watch(phase)
-        self._tell_ready()
+            self._flush()
+            if whole:
+                self._watch(phase)
+        if self._waits_until_ready is not None:
+            self._tell_ready()
 
     def _happened(self, event: Event) -> None:
         match event:
@@ -268,20 +272,12 @@ class Conversation(BaseProtocol):
     # deadlines
 
     def _watch(self, phase: Phase) -> None:
-        """Start the deadline anew if anything whole has happened since it was started."""
-        progress = self._how_far(phase)
-        if progress != self._progress and not self._session.closed:
-            self._progress = progress
-            self._deadline.set(self._patience(phase))
-
-    def _how_far(self, phase: Phase) -> tuple[object, ...]:
-        """What changes with each whole thing that happens."""
-        return phase, self._session.replies, self._full
+        """Start the deadline anew."""
+        nothing_owed = self._session.idle or self._shaking_hands
+        self._deadline.set(None if nothing_owed else self._patience(phase))
 
     def _patience(self, phase: Phase) -> float | None:
-        """Seconds that the present wait may take; None where the server owes nothing."""
-        if self._session.idle or self._shaking_hands:
-            return None
+        """Seconds that the present wait may take; None where it is not for the server."""
         return deadline(phase, self._full, self._timeouts)
 
     def _timed_out(self) -> None:

@@ -22,12 +22,10 @@ class Passage:
         "_waiter",
         "before",
         "content",
-        "error",
-        "fault",
+        "end",
         "job",
         "out",
         "piece",
-        "receipt",
     )
 
     def __init__(self, job: str, content: Content, before: int, abort: Callable[[], object]) -> None:
@@ -40,9 +38,8 @@ class Passage:
         """Replies that the session had heard when it began."""
         self.out = False
         """Whether all of it has gone out."""
-        self.receipt: Receipt | None = None
-        self.error: DeliveryError | None = None
-        self.fault: Failure | None = None
+        self.end: Receipt | DeliveryError | Failure | None = None
+        """How it ended: with the server's answers, with the conversation's end before, or by something else's fault."""
         self._abort = abort
         self._waiter: Deferred[Any] | None = None
         self._for_answer = False
@@ -63,18 +60,14 @@ class Passage:
 
     def wake(self) -> None:
         """Fire the wait if what it waits for is there."""
-        d, trouble = self._waiter, self.fault or self.error
-        if d is None:
+        d, end = self._waiter, self.end
+        if d is None or (end is None and (self._for_answer or not self.out)):
             return
-        if self.receipt is not None:  # it stands whatever came after it, within the same read perhaps
-            self._waiter = None
-            d.callback(self.receipt if self._for_answer else self)
-        elif trouble is not None:
-            self._waiter = None
-            d.errback(trouble)
-        elif self.out and not self._for_answer:
-            self._waiter = None
-            d.callback(self)
+        self._waiter = None
+        if end is None or isinstance(end, Receipt):
+            d.callback(end if self._for_answer else self)
+        else:
+            d.errback(end)
 
     def _wait(self, for_answer: bool) -> Deferred[Any]:
         d: Deferred[Any] = Deferred(self._given_up)
@@ -86,10 +79,11 @@ class Passage:
         """The wait was cancelled: an answer for some, or doubt, must not get lost over it."""
         self._waiter = None
         self._abort()
-        if self.receipt is not None:
-            d.callback(self.receipt if self._for_answer else self)
-        elif self.error is not None and (self.error.outcomes or isinstance(self.error, ConfirmationLost)):
-            d.errback(self.error)
+        end = self.end
+        if isinstance(end, Receipt):
+            d.callback(end if self._for_answer else self)
+        elif isinstance(end, DeliveryError) and (end.outcomes or isinstance(end, ConfirmationLost)):
+            d.errback(end)
 
 
 class Passages:
@@ -99,17 +93,18 @@ class Passages:
     there are some: who hears that the last has ended may give the connection back.
     """
 
-    __slots__ = ("_ended", "_under_way", "newest")
+    __slots__ = ("_under_way", "ended", "newest")
 
     def __init__(self) -> None:
         self._under_way: tuple[Passage, ...] = ()  # no lists: thousands of connections share the empty tuple
-        self._ended: tuple[Passage, ...] = ()  # and not told yet
+        self.ended: tuple[Passage, ...] = ()
+        """Those that have not been told yet."""
         self.newest: Passage | None = None
         """The one whose content is, or will be, wanted."""
 
     def __bool__(self) -> bool:
         """Whether there is one that has not been told its end."""
-        return bool(self._under_way or self._ended)
+        return bool(self._under_way or self.ended)
 
     @property
     def oldest(self) -> Passage | None:
@@ -133,8 +128,8 @@ class Passages:
         passage, self._under_way = self._under_way[0], self._under_way[1:]
         if not self._under_way:
             self.newest = None
-        passage.content, passage.receipt = None, Receipt(outcomes)
-        self._ended += (passage,)
+        passage.content, passage.end = None, Receipt(outcomes)
+        self.ended += (passage,)
 
     def fail(self, errors: Iterable[DeliveryError], replies: int, *, stuck: bool) -> None:
         """The conversation is over, with an error for each; the session had heard so many `replies`. The last is told
@@ -142,22 +137,22 @@ class Passages:
         failed, self._under_way, self.newest = self._under_way, (), None
         for passage, error in zip(failed, errors, strict=False):
             passage.content = None
-            passage.error = as_it_was(error, stuck=stuck, unheard=replies == passage.before)
-        self._ended += failed[::-1]
+            passage.end = as_it_was(error, stuck=stuck, unheard=replies == passage.before)
+        self.ended += failed[::-1]
 
     def fault(self, failure: Failure) -> None:
         """Something else than the server was at fault, in what was done for the oldest. What was sent ahead has no
         part in it, and nobody has anything of it yet."""
         if self._under_way:
             first, self._under_way = self._under_way[0], self._under_way[1:]
-            first.content, first.fault = None, failure
+            first.content, first.end = None, failure
             self.fail([HostFailure(Phase.MAIL, "the conversation ended with the message before")], -1, stuck=False)
-            self._ended += (first,)
+            self.ended += (first,)
 
     def tell(self) -> None:
         """Tell those that have ended, in turn."""
-        while self._ended:
-            first, self._ended = self._ended[0], self._ended[1:]
+        while self.ended:
+            first, self.ended = self.ended[0], self.ended[1:]
             first.wake()
 
 
