@@ -195,14 +195,21 @@ class Connection(Conversation):
         self._reading = True
         self._deadline.set(None)  # it is not the server that is waited for
         d: Deferred[bytes] = maybe_deferred(passage.content.read, passage.piece)
-        d.add_callback(self._send_piece, passage)
+        d.add_callbacks(self._send_piece, self._not_read, passage)
         d.add_errback(self._fault)
 
     def _send_piece(self, piece: bytes, passage: Passage) -> None:
         self._reading = False
         if passage.content is not None:  # else the server has answered meanwhile
             self._queue(passage, piece)
-            self._take([])
+        self._take([])
+
+    def _not_read(self, failure: Failure, passage: Passage) -> Failure | None:
+        if passage.content is not None:
+            return failure
+        self._reading = False  # the server has answered meanwhile: it is no fault in what is done for the next message
+        self._take([])
+        return None
 
     def _queue(self, passage: Passage, piece: bytes) -> None:
         """Queue a piece, and behind the last one the next message's envelope, so that one write takes both."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import pytest
 
-from deferred.defer import fail
+from deferred.defer import Deferred, fail
 from service.message.outcome import Phase, State
 from tests.delivery.room import CONTENT, SITE, Room
 from tests.fakes.smtp_server import CLOSE, RESET, SILENT, STALL, Action, Drip, Late, SMTPServer, Then
@@ -219,6 +219,33 @@ def test_a_server_that_hangs_up_before_the_last_chunk_leaves_no_doubt(room: Room
     assert (room.outcome().state, room.told("in_doubt")) == (State.WAITING, [])
     assert room.outcome().phase is (Phase.MAIL if moment == "mail" else Phase.BODY)
     assert len(room.told("site_resting")) == 1
+
+
+@pytest.mark.parametrize("piece", [LARGE[1000:2000], None], ids=["a piece", "none"])
+def test_a_piece_that_comes_too_late_is_no_matter_of_the_next_message(
+    room: Room, monkeypatch: pytest.MonkeyPatch, piece: bytes | None
+) -> None:
+    """The store is slow with the second piece, and the server refuses the first meanwhile. The message behind it has
+    its content sent and its deadline all the same, and is not taken for removed if it was the first one that is gone.
+    """
+    late: Deferred[bytes] = Deferred()
+    read = room.store.read
+    monkeypatch.setattr(room.store, "read", lambda claim, piece: late if piece == 1 else read(claim, piece))
+    room.store.piece = 1000
+    room.configured(limits={"connections_per_site": 1})
+    room.server.on("chunk", "552 5.3.4 too big").on("mail", "250 2.1.0 ok", SILENT)
+    room.accept(content=LARGE)
+    room.accept()
+    room.advance(0.5)
+    assert (room.outcome().state, room.server.connections, room.server.messages) == (State.FAILED, 1, [])
+    if piece is None:
+        late.errback(LookupError("j1 has been removed"))
+    else:
+        late.callback(piece)
+    room.advance(599.0)
+    assert len(room.settled) == 1
+    room.advance(1.5)
+    assert (room.outcome(id="j2").phase, len(room.told("in_doubt"))) == (Phase.CONFIRM, 1)
 
 
 def test_a_server_that_stops_reading_is_given_up_after_the_time_to_write(room: Room) -> None:
