@@ -14,6 +14,7 @@ from typing import Final, NamedTuple
 CLOSE_WRITE: Final = 0x8
 MOVED_TO: Final = 0x80
 CREATE: Final = 0x100
+_GONE: Final = 0x400 | 0x800 | 0x8000  # IN_DELETE_SELF, IN_MOVE_SELF, IN_IGNORED
 _IN_Q_OVERFLOW: Final = 0x4000
 _IN_ONLYDIR: Final = 0x01000000
 _IN_CLOEXEC: Final = os.O_CLOEXEC
@@ -33,19 +34,25 @@ class Event(NamedTuple):
         """Whether events were lost."""
         return bool(self.mask & _IN_Q_OVERFLOW)
 
+    @property
+    def gone(self) -> bool:
+        """Whether the directory itself was removed or renamed: nothing is told any more of what has its name now."""
+        return not self.name and bool(self.mask & _GONE)
+
 
 class Inotify:
     """Watches one directory. `fileno()` can be read when there are events."""
 
     def __init__(self, directory: str | os.PathLike[str], mask: int = CLOSE_WRITE | MOVED_TO | CREATE) -> None:
-        """Watch for `mask`. Raises `OSError`: the system may have no inotify, or no more watches."""
+        """Watch for `mask`, and for the directory's own end. Raises `OSError`: the system may have no inotify, or no
+        more watches."""
         libc = ctypes.CDLL(None, use_errno=True)
         if not hasattr(libc, "inotify_init1"):
             raise OSError("this system has no inotify")
         self._fd: int = libc.inotify_init1(_IN_NONBLOCK | _IN_CLOEXEC)
         if self._fd < 0:
             raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
-        if libc.inotify_add_watch(self._fd, os.fsencode(directory), ctypes.c_uint32(mask | _IN_ONLYDIR)) < 0:
+        if libc.inotify_add_watch(self._fd, os.fsencode(directory), ctypes.c_uint32(mask | _GONE | _IN_ONLYDIR)) < 0:
             error = ctypes.get_errno()
             self.close()
             raise OSError(error, os.strerror(error), os.fspath(directory))

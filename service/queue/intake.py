@@ -6,7 +6,7 @@ r"""Intake: a file that appears in new/ becomes a job, and leaves new/ only once
 inotify tells of a file when its writer has closed it or has renamed it into place, and when a name appears (a link has
 no writer). A scan, at the start and now and then, finds what inotify missed. Whether a file that nobody was seen to
 close is still being written the kernel is asked (a lease). Where it does not say, and before such a file is refused,
-it has to have stayed the same for a second.
+it has to have stayed the same for a while (see `stillness`).
 
 Small files are read on the reactor's thread, a few milliseconds' worth a turn; large ones, and those with attachments,
 one at a time in a thread.
@@ -31,6 +31,7 @@ from service.queue.drop import TAKEN, DropDirectory, DroppedFile, Identity, NotY
 from service.queue.lastwork import IN_THREAD, LastWork
 from service.queue.layout import Layout
 from service.queue.leftovers import Leftovers
+from service.queue.stillness import Stillness
 from service.queue.store import Accepted, Source, Store, StoreFailed, Submission
 from service.queue.watch import Watch
 
@@ -40,7 +41,6 @@ _BATCHES: Final = 2  # under way at once
 _SLICE: Final = 0.004  # seconds of work in one turn
 _LARGE: Final = 1024 * 1024
 _LARGE_STRUCTURED: Final = 32 * 1024  # of JSON and YAML, which take longer
-_QUIET: Final = 1.0  # seconds for which a file has to stay the same where the kernel cannot tell who writes it
 _LATER: Final = 1.0
 _IS_DEADLY: Final = (
     "deferd has died twice while it read this file, which is a fault of deferd's: drop it in another form"
@@ -91,8 +91,8 @@ class Intake:
         self._deadly = deadly
         self._names: OrderedDict[str, bool] = OrderedDict()  # to be looked at; True: its writer has closed it
         self._later: set[str] = set()
-        self._busy: dict[str, bool] = {}  # being taken; True: something has happened to the name meanwhile
-        self._quiet: dict[str, tuple[Identity, float]] = {}
+        self._busy: dict[str, bool | None] = {}  # being taken; not None: as in _names, the name has come again
+        self._stillness = Stillness(reactor)
         self._batches = 0
         self._large = 0  # in the thread
         self._for_thread: OrderedDict[str, bool] = OrderedDict()  # to be looked at when the thread is free
@@ -137,9 +137,12 @@ class Intake:
         self._watch.scan()
 
     def _noticed(self, name: str, closed: bool) -> None:
+        if not self._wants(name):
+            return
+        self._stillness.noticed(name, closed)
         if name in self._busy:
-            self._busy[name] = True
-        elif self._wants(name):
+            self._busy[name] = closed or bool(self._busy[name])
+        else:
             self._names[name] = closed or self._names.get(name, False)
 
     def _found(self, name: str) -> None:
@@ -176,7 +179,7 @@ class Intake:
     def _take(self, name: str, closed: bool) -> _Read | None:
         """Read one small file; None where there is none to take now."""
         if name in self._busy:
-            self._busy[name] = True
+            self._busy[name] = closed or bool(self._busy[name])
             return None
         try:
             file = self._drop.open(name)
@@ -184,15 +187,17 @@ class Intake:
             status = self._drop.status(name)
             if status is None:  # new/ itself cannot be looked into, if it is there at all
                 self.scan()
-            elif closed or self._has_settled(name, status):
+            elif closed or self._stillness.has_lasted(name, status):
                 self._reject(name, status, str(refusal))
+            else:
+                self._look_later(name)
             return None
         except NotYet as reason:
             self._look_later(name, reason)
             return None
         self._leftovers.trouble.is_over("read")
         if file is None:
-            self._quiet.pop(name, None)
+            self._stillness.forget(name)
             self._attaching.discard(name)
             return None
         if self._passed_over(file, closed):
@@ -205,7 +210,7 @@ class Intake:
         if name in self._attaching or file.size > (_LARGE if name.endswith(".eml") else _LARGE_STRUCTURED):
             self._take_large(file, closed)
             return None
-        self._busy[name] = False
+        self._busy[name] = None
         self._last_work.reading(file.source)
         try:
             return self._submission(file, without_attachments(self._read, name, file.read()))
@@ -226,20 +231,11 @@ class Intake:
         if self._leftovers.holds(file.name, file.identity):
             return True
         writing = file.being_written()
-        if writing is None:
-            return not closed and not self._has_settled(file.name, file.identity)
-        return writing  # whoever writes it closes it, and inotify or a scan tells
-
-    def _has_settled(self, name: str, status: Identity | None) -> bool:
-        """Whether what a scan has found has stayed as it is for a while; else it is looked at again."""
-        now = self._reactor.time()
-        before, since = self._quiet.pop(name, (None, now))
-        if before == status and now - since >= _QUIET:
+        if writing is None and not closed and not self._stillness.is_whole(file.name, file.identity):
+            self._look_later(file.name)
             return True
-        if status is not None:
-            self._quiet[name] = (status, since if before == status else now)
-            self._look_later(name)
-        return False
+        self._stillness.forget(file.name)
+        return bool(writing)  # whoever writes it closes it, and inotify or a scan tells
 
     def _take_large(self, file: DroppedFile, closed: bool) -> None:
         if self._large:
@@ -247,7 +243,7 @@ class Intake:
             self._for_thread[file.name] = closed
             return
         self._large += 1
-        self._busy[file.name] = False
+        self._busy[file.name] = None
         self._attaching.discard(file.name)
 
         def done(_: object) -> None:
@@ -350,11 +346,13 @@ class Intake:
             self._release(name)
             self._look_later(name)
         else:
+            self._stillness.forget(name)
             self._release(name)
 
     def _release(self, name: str) -> None:
-        if self._busy.pop(name, False):  # a new file of this name came while the former was being taken
-            self._names[name] = True
+        closed = self._busy.pop(name, None)
+        if closed is not None:  # a new file of this name came while the former was being taken
+            self._names[name] = closed
             self._go_on()
 
     def _look_later(self, name: str, reason: NotYet | None = None) -> None:

@@ -48,27 +48,40 @@ class Watch:
         self._timer: TimerHandle | None = None
         self._scanning: Iterator[os.DirEntry[str]] | None = None
         self._inotify: Inotify | None = None
+        self._watched: tuple[int, int] | None = None  # device and inode of the directory that is, if inotify works
         self._running = False
 
     def start(self) -> None:
         """Watch, and look through what is there."""
         self._running = True
-        try:
-            self._inotify = Inotify(self._directory)
-            self._reactor.add_reader(self._inotify.fileno(), self._read)
-        except OSError as error:
-            self._journal.tell("watch_failed", why=str(error))
         self.scan()
 
     def stop(self) -> None:
         """Tell of nothing any more."""
         self._running = False
+        self._stop_watching()
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _keep_watching(self) -> None:
+        """Watch the directory that has the name now: it may have been replaced. Raises `OSError` where there is none."""
+        status = self._directory.stat()
+        if (status.st_dev, status.st_ino) == self._watched:
+            return
+        self._stop_watching()
+        self._watched = status.st_dev, status.st_ino
+        try:
+            self._inotify = Inotify(self._directory)
+            self._reactor.add_reader(self._inotify.fileno(), self._read)
+        except OSError as error:
+            self._journal.tell("watch_failed", why=str(error))
+
+    def _stop_watching(self) -> None:
+        self._watched = None
         if self._inotify is not None:
             self._reactor.remove_reader(self._inotify.fileno())
             self._inotify.close()
             self._inotify = None
-        if self._timer is not None:
-            self._timer.cancel()
 
     def scan(self) -> None:
         """Look through the directory, some entries a turn, and again after a while."""
@@ -77,6 +90,7 @@ class Watch:
         if self._timer is not None:
             self._timer.cancel()
         try:
+            self._keep_watching()
             self._scanning = iter(os.scandir(self._directory))
         except OSError as error:
             self._cannot_be_read(error)
@@ -119,6 +133,11 @@ class Watch:
 
     def _read(self) -> None:
         for event in self._inotify.read() if self._inotify is not None else ():
+            if event.gone:
+                self._stop_watching()
+                self._scanning = None
+                self.scan()
+                break
             if event.overflow:
                 self.scan()
             else:

@@ -6,16 +6,22 @@ As root the tests start it without the capability to pass over permissions.
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections.abc import Callable
+from typing import Final
 
 import pytest
 
+from service.queue.inotify import Event, Inotify
 from tests.fakes import disk
 from tests.fakes.process import DaemonProcess, eventually
 from tests.fakes.relay import Relay
 from tests.fakes.witness import arrived_once, counts, eml, in_new, left_new, pid, prepare, readiness, told
 
 MakeDaemon = Callable[..., DaemonProcess]
+
+OPENED: Final = 0x20  # IN_OPEN
 
 
 def bound(process: DaemonProcess) -> DaemonProcess:
@@ -42,6 +48,46 @@ def test_files_that_may_not_be_removed_from_new_are_sent_once_and_removed_later(
     assert process.stop() == 0
     arrived_once(relay, "one", "two")
     assert len(told(process, "file_stuck")) == 2
+
+
+STRANGER = """
+import os, sys
+os.setuid(12345)
+with open("slow.eml", "wb", opener=lambda name, flags: os.open(name, flags, 0o644, dir_fd=int(sys.argv[1]))) as file:
+    for line in sys.stdin.buffer:
+        file.write(line)
+        file.flush()
+"""
+
+
+@pytest.mark.root
+@pytest.mark.skipif(os.geteuid() != 0, reason="to drop as another user takes root")
+def test_another_users_file_counts_once_its_writer_has_closed_it(daemon: MakeDaemon, relay: Relay) -> None:
+    """The kernel does not tell a daemon without privileges that somebody still writes it."""
+    process = daemon(relay)
+    process.spawn("setpriv", "--bounding-set=-lease")
+    process.wait_for("started")
+    new = os.open(process.queue / "new", os.O_RDONLY)
+    os.fchmod(new, 0o2770)
+    stranger = subprocess.Popen(
+        [sys.executable, "-c", STRANGER, str(new)], stdin=subprocess.PIPE, bufsize=0, pass_fds=(new,)
+    )
+    os.close(new)
+    assert stranger.stdin is not None
+    whole = eml("slow")
+    stranger.stdin.write(whole[: len(whole) // 2])
+    eventually(lambda: in_new(process) == {"slow.eml"})
+    looks: list[Event] = []
+    watch = Inotify(process.queue / "new", OPENED)
+    eventually(lambda: looks.extend(watch.read()) or len(looks) > 3)
+    watch.close()
+    assert in_new(process) == {"slow.eml"}
+    stranger.stdin.write(whole[len(whole) // 2 :])
+    stranger.stdin.close()
+    stranger.wait()
+    assert process.result("slow")["state"] == "delivered"
+    assert process.stop() == 0
+    arrived_once(relay, "slow")
 
 
 @pytest.mark.root

@@ -17,6 +17,7 @@ from service.queue.intake import Intake
 from service.queue.lastwork import LastWork
 from service.queue.layout import prepare
 from service.queue.sqlite import SQLiteStore
+from tests.queue.conftest import NOW
 
 
 class World:
@@ -143,6 +144,34 @@ def test_a_scan_finds_what_inotify_missed(begun):
     assert begun.jobs() == ["missed"]
 
 
+@pytest.mark.parametrize("removed", [True, False])
+def test_a_new_that_was_replaced_is_watched(begun, removed):
+    """What is dropped into the one that has its name now is noticed at once."""
+    if removed:
+        begun.layout.new.rmdir()
+    else:
+        begun.layout.new.rename(begun.layout.directory / "old")
+    begun.look()
+    begun.layout.new.mkdir()
+    begun.reactor.advance(1)
+    begun.put("hello.eml")
+    begun.look()
+    assert begun.jobs() == ["hello"]
+    assert begun.told.names() == ["intake_failed", "intake_recovered", "job_accepted"]
+
+
+def test_a_new_that_was_replaced_unnoticed_is_watched_from_the_next_scan_on(begun):
+    """Somebody keeps the old one open, so that the kernel does not tell that it is gone."""
+    kept = os.open(begun.layout.new, os.O_RDONLY)
+    begun.layout.new.rmdir()
+    begun.layout.new.mkdir()
+    begun.reactor.advance(31)
+    begun.put("hello.eml")
+    begun.look()
+    os.close(kept)
+    assert begun.jobs() == ["hello"]
+
+
 def test_an_overflow_of_inotify_is_a_scan(begun, monkeypatch):
     """When the kernel dropped events, new/ is looked through at once."""
     begun.reactor.advance(31)
@@ -163,20 +192,90 @@ def test_without_inotify_new_is_looked_through_each_second(world, monkeypatch):
     assert world.told.names()[0] == "watch_failed"
 
 
-@pytest.mark.parametrize("known", [True, False])
-def test_where_the_kernel_does_not_tell_a_file_has_to_stay_the_same(world, monkeypatch, known):
-    """A file that no event has spoken of, and that no lease is given on, counts after a quiet second."""
-    monkeypatch.setattr("service.queue.drop.DroppedFile.being_written", lambda _: False if known else None)
-    world.put("quiet.eml", "to ann@a.example")
-    world.intake.start()
-    world.reactor.advance(0.9)
-    assert world.jobs() == (["quiet"] if known else [])
-    if not known:
-        world.put("quiet.eml", "to ann@a.example bob@b.example")
-        world.reactor.advance(0.9)
-        assert world.jobs() == []
-        world.reactor.advance(1.2)
-        assert len(world.store.list()[0].recipients) == 2
+# another user's files: the kernel does not tell who writes them
+
+
+@pytest.fixture
+def strange(world, monkeypatch):
+    """A world in which no lease is given."""
+    monkeypatch.setattr("service.queue.drop.DroppedFile.being_written", lambda _: None)
+    return world
+
+
+@contextlib.contextmanager
+def written_slowly(world, name):
+    """A file that is half written; it is whole, and closed, at the end."""
+    with (world.layout.new / name).open("w") as file:
+        file.write("to ann@a.example ")
+        file.flush()
+        yield
+        file.write("bob@b.example")
+
+
+def test_a_stranger_may_take_long_to_write(strange):
+    """What was created before our eyes is left alone until its writer closes it, though he rests meanwhile."""
+    strange.intake.start()
+    strange.reactor.settle()
+    with written_slowly(strange, "slow.eml"):
+        strange.look()
+        strange.reactor.advance(50)
+        assert (strange.jobs(), strange.new()) == ([], ["slow.eml"])
+    strange.look()
+    assert [len(view.recipients) for view in strange.store.list()] == [2]
+
+
+def test_one_who_writes_a_name_anew_may_take_as_long(strange):
+    """The former file of the name is taken at that moment: what happens to the name counts for the new one."""
+    strange.intake.start()
+    strange.reactor.settle()
+    strange.put("slow.eml")
+    for function in list(strange.reactor.readers.values()):
+        function()
+    strange.reactor.turn()
+    (strange.layout.new / "slow.eml").unlink()
+    with written_slowly(strange, "slow.eml"):
+        strange.look()
+        strange.reactor.advance(50)
+        assert (strange.jobs(), strange.new()) == (["slow"], ["slow.eml"])
+    strange.look()
+    assert sorted(len(view.recipients) for view in strange.store.list()) == [1, 2]
+
+
+def test_one_who_began_before_us_has_some_seconds_between_two_writes(strange):
+    """A scan has found the file, and nobody knows whether anybody still writes it."""
+    with written_slowly(strange, "slow.eml"):
+        os.utime(strange.layout.new / "slow.eml", (NOW, NOW))
+        strange.intake.start()
+        strange.reactor.advance(9)
+        assert strange.jobs() == []
+    os.utime(strange.layout.new / "slow.eml", (NOW + 9, NOW + 9))
+    strange.reactor.advance(9)
+    assert strange.jobs() == []
+    strange.reactor.advance(3)
+    assert [len(view.recipients) for view in strange.store.list()] == [2]
+
+
+def test_what_was_dropped_long_before_the_start_waits_but_a_moment(strange):
+    """Nobody writes a job for so long."""
+    strange.put("old.eml")
+    os.utime(strange.layout.new / "old.eml", (NOW - 60, NOW - 60))
+    strange.intake.start()
+    strange.reactor.advance(2)
+    assert strange.jobs() == ["old"]
+
+
+def test_a_file_that_was_linked_into_new_is_taken_after_a_minute(strange):
+    """Nobody closes it: there is no writer."""
+    strange.put("hello.part")
+    strange.intake.start()
+    strange.reactor.settle()
+    os.link(strange.layout.new / "hello.part", strange.layout.new / "hello.eml")
+    (strange.layout.new / "hello.part").unlink()
+    strange.look()
+    strange.reactor.advance(59)
+    assert strange.jobs() == []
+    strange.reactor.advance(2)
+    assert strange.jobs() == ["hello"]
 
 
 def test_a_hundred_files_are_one_commit(begun, monkeypatch):
