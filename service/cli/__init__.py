@@ -6,12 +6,14 @@ Exit status: 0 done, 1 failed, 2 wrong usage, 78 (EX_CONFIG) for a configuration
 from __future__ import annotations
 
 import signal
+import sys
 from importlib import import_module
 from typing import Final
 
 import click
 
 from service.cli.options import config_option
+from service.cli.terminal import UNWRITTEN, unwritable
 
 __all__ = ["main"]
 
@@ -94,4 +96,10 @@ def health(ctx: click.Context, config_path: str | None) -> None:
 
 def main() -> None:
     """The console script `deferd`."""
-    cli(prog_name="deferd")
+    try:
+        cli(prog_name="deferd")
+    except OSError as error:
+        if error.filename is not None or error.errno not in UNWRITTEN:
+            raise
+        unwritable(error)
+        sys.exit(1)

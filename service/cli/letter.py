@@ -30,11 +30,13 @@ def letter(
     sender: str | None = None,
     recipients: Sequence[str] = (),
     from_header: bool = False,
+    domain: str = "",
 ) -> bytes:
     """The file to drop: `data` under an envelope.
 
     `sender` and `recipients` go before what the message says ("" is the null sender). With `from_header` the
-    recipients come from To, Cc and Bcc, and not from lines at the top. Raises `JobError` where it would be no job.
+    recipients come from To, Cc and Bcc, and not from lines at the top. `domain` is as in `judged`. Raises `JobError`
+    where it would be no job.
     """
     if not data.strip():
         raise JobError("the message is empty")
@@ -48,7 +50,7 @@ def letter(
     lines = [] if sender is None else [f"X-Sender: <{check_sender(sender)}>"]
     lines += [f"X-Receiver: <{check_address(recipient)}>" for recipient in recipients]
     file = b"".join(line.encode() + b"\r\n" for line in lines) + b"".join(own) + message
-    _check(judged(file, settings), recipients)
+    _check(judged(file, settings, domain=domain), recipients)
     return file
 
 
@@ -69,9 +71,10 @@ def caller(settings: Settings) -> str:
     return f"{user}@{settings.hostname}"
 
 
-def judged(file: bytes, settings: Settings, ending: str = ".eml") -> Job:
-    """The job that the daemon will make of the file; its attachments are not looked at. Raises `JobError`."""
-    rules = ReadingRules(settings.hostname, settings.limits.message_size, settings.limits.recipients)
+def judged(file: bytes, settings: Settings, ending: str = ".eml", *, domain: str = "") -> Job:
+    """The job that the daemon will make of the file, if addresses in the header are completed with `domain` before;
+    its attachments are not looked at. Raises `JobError`."""
+    rules = ReadingRules(settings.hostname, settings.limits.message_size, settings.limits.recipients, domain)
     return read_job(
         f"job{ending}", file, rules=rules, now=0.0, unique=lambda: token_hex(8), open_attachment=lambda _: b""
     )

@@ -9,7 +9,7 @@ import click
 
 from config.settings import Settings
 from service.cli.options import config_option, give_up, json_option, local_settings
-from service.cli.terminal import clean, print_json
+from service.cli.terminal import clean, print_json, unwritable
 
 STRUCTURED = (".json", ".yaml", ".yml")
 
@@ -40,11 +40,13 @@ def send(
     settings = local_settings(config_path)
     jobs = [_job(file, settings, sender, recipients, from_header) for file in files]
     names = _drop_all(settings, jobs)
-    if as_json:
-        print_json([{"name": name} for name in names])
-    else:
-        for name in names:
-            click.echo(name)
+    try:
+        if as_json:
+            print_json([{"name": name} for name in names])
+        else:
+            click.echo("\n".join(names))
+    except OSError as error:  # no failure: whoever took it for one would send them again
+        unwritable(error, f"dropped all the same: {', '.join(names)}")
 
 
 def _check_usage(files: list[str], recipients: list[str], sender: str | None, from_header: bool) -> None:
@@ -78,6 +80,8 @@ def _job(
     most = settings.limits.message_size + 1
     try:
         if file == "-":
+            if sys.stdin is None:
+                give_up("standard input is closed, and the message comes from there")
             data = sys.stdin.buffer.read(most)
         else:
             with open(file, "rb") as opened:

@@ -10,20 +10,21 @@ from __future__ import annotations
 import errno
 import os
 import re
+import subprocess
 import sys
 from dataclasses import dataclass, field
 from email.utils import formataddr
-from typing import IO, Final, NoReturn
+from typing import IO, Final
 
 from config.loader import ConfigError, load
 from config.settings import Settings
 from service.cli.drop import DropError, drop
 from service.cli.letter import caller, judged, letter
 from service.cli.terminal import clean
-from service.message.address import check_address, check_sender
+from service.message.address import check_sender
 from service.message.eml import header_of
 from service.message.job import JobError
-from service.message.mailboxes import parse_mailboxes
+from service.message.mailboxes import addresses_in
 from service.message.wire import normalise
 
 _WITH_VALUE: Final = frozenset("BCFLNORVXfhoprA")
@@ -73,11 +74,11 @@ class Options:
 
 def main() -> None:
     """The console script `deferd-sendmail`."""
-    sys.exit(sendmail(sys.argv[1:], sys.stdin.buffer))
+    sys.exit(sendmail(sys.argv[1:], None if sys.stdin is None else sys.stdin.buffer))
 
 
-def sendmail(arguments: list[str], stdin: IO[bytes]) -> int:
-    """Drop the message; the exit status."""
+def sendmail(arguments: list[str], stdin: IO[bytes] | None) -> int:
+    """Drop the message on `stdin` (None: it is closed); the exit status."""
     try:
         options = parse(arguments)
         if options.help:
@@ -85,7 +86,7 @@ def sendmail(arguments: list[str], stdin: IO[bytes]) -> int:
             return os.EX_OK
         settings = _settings(options)
         if options.list_queue:
-            _list_queue(options)
+            return _list_queue(options)
         _drop(_message(options, settings, stdin), settings)
     except _Exit as end:
         print(f"deferd-sendmail: {clean(end)}", file=sys.stderr)
@@ -107,9 +108,10 @@ def parse(arguments: list[str]) -> Options:
         else:
             letter_, value = argument[1], argument[2:]
             if letter_ in _WITH_VALUE and not value and letter_ != "o":
-                value = next(rest, "")
-                if letter_ != "f" and letter_ != "r" and not value:
+                following = next(rest, None)
+                if following is None or (not following and letter_ not in "fr"):
                     raise _Exit(os.EX_USAGE, f"-{letter_} needs a value")
+                value = following
             _set(options, letter_, value, argument)
     return options
 
@@ -142,9 +144,11 @@ def _set(options: Options, letter_: str, value: str, argument: str) -> None:
             raise _Exit(os.EX_USAGE, f"{argument} is not known here; --help lists what is")
 
 
-def _list_queue(options: Options) -> NoReturn:
+def _list_queue(options: Options) -> int:
     config = ["-c", options.config_path] if options.config_path else []
-    os.execv(sys.executable, [sys.executable, "-c", "from service.cli import main; main()", "queue", "list", *config])  # noqa: S606 (ourselves)
+    command = [sys.executable, "-c", "from service.cli import main; main()", "queue", "list", *config]
+    status = subprocess.run(command, check=False).returncode  # noqa: S603 (ourselves)
+    return status if status in (os.EX_OK, os.EX_CONFIG) else os.EX_UNAVAILABLE
 
 
 def _settings(options: Options) -> Settings:
@@ -154,11 +158,13 @@ def _settings(options: Options) -> Settings:
         raise _Exit(os.EX_CONFIG, str(error).replace("\n", "; ")) from None
 
 
-def _message(options: Options, settings: Settings, stdin: IO[bytes]) -> bytes:
+def _message(options: Options, settings: Settings, stdin: IO[bytes] | None) -> bytes:
     """The file to drop."""
     recipients = [address for argument in options.recipients for address in _addresses(argument, settings)]
     if not recipients and not options.from_header:
         raise _Exit(os.EX_USAGE, "give recipients, or -t to take them from the header")
+    if stdin is None:
+        raise _Exit(os.EX_NOINPUT, "standard input is closed, and the message comes from there")
     sender = _sender(options, settings)
     data = stdin.read(settings.limits.message_size + 1)
     if options.dots and (dot := _DOT.search(data)):
@@ -167,24 +173,18 @@ def _message(options: Options, settings: Settings, stdin: IO[bytes]) -> bytes:
         if not data.strip():
             raise JobError("the message is empty")
         content = _with_from(normalise(data), options.full_name, sender or caller(settings))
-        file = letter(
-            content, settings, sender=sender, recipients=() if options.from_header else recipients,
-            from_header=options.from_header,
-        )  # fmt: skip
-        if options.from_header and recipients:
-            both = dict.fromkeys((*recipients, *judged(file, settings).recipients))
-            file = letter(content, settings, sender=sender, recipients=list(both))
+        if options.from_header:
+            headed = letter(content, settings, sender=sender, from_header=True, domain=settings.hostname)
+            recipients += judged(headed, settings, domain=settings.hostname).recipients
+        return letter(content, settings, sender=sender, recipients=list(dict.fromkeys(recipients)))
     except JobError as error:
         raise _Exit(os.EX_DATAERR, str(error)) from None
-    return file
 
 
 def _addresses(argument: str, settings: Settings) -> list[str]:
     """The addresses in one argument, which may be a list."""
     try:
-        if "@" not in argument:
-            return [check_address(f"{part.strip()}@{settings.hostname}") for part in argument.split(",")]
-        return [mailbox.address for mailbox in parse_mailboxes(argument)]
+        return addresses_in(argument, settings.hostname)
     except JobError as error:
         raise _Exit(os.EX_NOUSER, str(error)) from None
 
@@ -197,12 +197,10 @@ def _sender(options: Options, settings: Settings) -> str:
     if text in ("", "<>"):
         return ""
     try:
-        if "@" not in text:
-            return check_address(f"{text}@{settings.hostname}")
-        found = parse_mailboxes(text)
+        found = addresses_in(text, settings.hostname)
         if len(found) != 1:
             raise JobError(f"the sender {text!r} is not one address")
-        return check_sender(found[0].address)
+        return check_sender(found[0])
     except JobError as error:
         raise _Exit(os.EX_USAGE, str(error)) from None
 

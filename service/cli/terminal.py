@@ -6,7 +6,9 @@ taken for markup.
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import sys
 from collections.abc import Sequence
 from typing import Any, Final
@@ -16,6 +18,17 @@ import msgspec
 
 _LAST_COLUMN: Final = 40
 """Characters that there are at least for the last column: what a server said, mostly."""
+
+
+UNWRITTEN: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+"""What the system says where standard output takes nothing."""
+
+
+def unwritable(error: OSError, *more: str) -> None:
+    """Say that standard output cannot be written, and do not try again at the end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    for line in (f"standard output cannot be written: {error.strerror}", *more):
+        click.echo(f"deferd: {line}", err=True)
 
 
 def clean(text: object) -> str:
@@ -34,7 +47,7 @@ def print_json(value: Any) -> None:
 def print_table(titles: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     """Print rows under titles: as a table on a terminal, else in aligned columns."""
     cells = [[clean(cell) for cell in row] for row in rows]
-    if sys.stdout.isatty():
+    if sys.stdout is not None and sys.stdout.isatty():
         _print_rich(titles, cells)
         return
     widths = [max(map(len, column)) for column in zip(titles, *cells, strict=True)]

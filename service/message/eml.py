@@ -161,6 +161,7 @@ class _Budget:
     """How many octets of address fields may still be read: they are parsed in Python, on the reactor's thread."""
 
     def __init__(self, rules: ReadingRules) -> None:
+        self.rules = rules
         self._left = max(_ADDRESS_TEXT, 1024 * rules.recipients)
 
     def text(self, field: _Field) -> str:
@@ -173,7 +174,7 @@ class _Budget:
 
 def _addresses(field: _Field, budget: _Budget) -> list[str]:
     try:
-        return addresses_in(budget.text(field))
+        return addresses_in(budget.text(field), budget.rules.domain)
     except JobError as error:
         raise JobError(f"{_title(field)}: {error}") from None
 

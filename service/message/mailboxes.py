@@ -49,18 +49,19 @@ _PLAIN_LIST = re.compile(r"[^()<>\[\]:;\\\"]*")
 _PAIR = re.compile(r"\\(.)")
 
 
-def parse_mailboxes(text: str) -> list[Mailbox]:
+def parse_mailboxes(text: str, domain: str = "") -> list[Mailbox]:
     """The mailboxes of an address list, groups flattened, in order. `text` is unfolded (RFC 5322, 2.2.3).
 
-    Raises `JobError` where the text is no list of mailboxes, an address in it is none, or there are over `MOST`.
+    An address without a domain gets `domain`, where there is one. Raises `JobError` where the text is no list of
+    mailboxes, an address in it is none, or there are over `MOST`.
     """
     control = first_control(text, allowed="\t")
     if control is not None:
         raise JobError(f"the address list {shown(text)} holds the control character U+{ord(control):04X}")
     if _PLAIN_LIST.fullmatch(text):
         parts = (part for piece in text.split(",") if (part := piece.strip(" \t")))
-        return _few(Mailbox("", check_address(part)) for part in parts)
-    return _few(_mailboxes(text))
+        return _few(Mailbox("", _checked(part, domain)) for part in parts)
+    return _few(_mailboxes(text, domain))
 
 
 def _few(mailboxes: Iterable[Mailbox]) -> list[Mailbox]:
@@ -70,12 +71,16 @@ def _few(mailboxes: Iterable[Mailbox]) -> list[Mailbox]:
     return found
 
 
-def addresses_in(text: str) -> list[str]:
-    """The checked addresses of an address list; raises as `parse_mailboxes` does."""
-    return [mailbox.address for mailbox in parse_mailboxes(text)]
+def _checked(address: str, domain: str) -> str:
+    return check_address(address if "@" in address or not domain else f"{address}@{domain}")
 
 
-def _mailboxes(text: str) -> Iterator[Mailbox]:
+def addresses_in(text: str, domain: str = "") -> list[str]:
+    """The checked addresses of an address list; completes, and raises, as `parse_mailboxes` does."""
+    return [mailbox.address for mailbox in parse_mailboxes(text, domain)]
+
+
+def _mailboxes(text: str, domain: str) -> Iterator[Mailbox]:
     """Split the list at its commas, groups and their ends, and read what stands between."""
     element: list[_Token] = []
     in_group = in_angle = False
@@ -94,13 +99,13 @@ def _mailboxes(text: str) -> Iterator[Mailbox]:
             if token.text == ";" and not in_group:
                 raise JobError(f"the address list {shown(text)} has a ';' that ends no group: use commas")
             if element:
-                yield _mailbox(element)
+                yield _mailbox(element, domain)
             in_group = in_group and token.text == ","
         element = []
     if in_angle or in_group:
         raise JobError(f"the address list {shown(text)} has a {'<' if in_angle else 'group'} that is not closed")
     if element:
-        yield _mailbox(element)
+        yield _mailbox(element, domain)
 
 
 def _tokens(text: str) -> Iterator[_Token]:
@@ -138,17 +143,17 @@ def _past_comment(text: str, start: int) -> int:
     raise JobError(f"the address list has a comment that is not closed: {shown(text[start:])}")
 
 
-def _mailbox(element: list[_Token]) -> Mailbox:
+def _mailbox(element: list[_Token], domain: str) -> Mailbox:
     """What stands between two commas: `address` or `name <address>`."""
     angle = next((i for i, token in enumerate(element) if token.kind == "special" and token.text == "<"), None)
     if angle is None:
-        return Mailbox("", check_address(_spec(element, element)))
+        return Mailbox("", _checked(_spec(element, element), domain))
     name, inside, last = element[:angle], element[angle + 1 : -1], element[-1]
     if last.text != ">" or last.kind != "special" or any(t.kind == "special" and t.text in "<>" for t in inside):
         raise JobError(f"{shown(_words(element))} has something after its '>': put a comma between addresses")
     if any(token.kind == "special" and token.text != "." for token in name):
         raise JobError(f"{shown(_words(element))} has a special character in its name: put the name in quotes")
-    return Mailbox(_words(name), check_address(_spec(inside, element)))
+    return Mailbox(_words(name), _checked(_spec(inside, element), domain))
 
 
 def _spec(tokens: list[_Token], element: list[_Token]) -> str:

@@ -19,12 +19,14 @@ class ReadingRules(msgspec.Struct, frozen=True):
     """The part of the configuration that reading a job depends on.
 
     `hostname` is for the Message-IDs that are added; `message_size` is in octets and bounds a file as well as a
-    composed message; `recipients` bounds the recipients of one job.
+    composed message; `recipients` bounds the recipients of one job. An address in a message's header that has no domain
+    gets `domain`; where that is "", it is refused.
     """
 
     hostname: str
     message_size: int = 50 * 1024 * 1024
     recipients: int = 1000
+    domain: str = ""
 
 
 class Circumstances(msgspec.Struct, frozen=True):

@@ -64,7 +64,7 @@ class Watch:
             self._timer.cancel()
 
     def _keep_watching(self) -> None:
-        """Watch the directory that has the name now: it may have been replaced. Raises `OSError` where there is none."""
+        """Watch the directory that has the name now: it may be another than before. Raises `OSError` without one."""
         status = self._directory.stat()
         if (status.st_dev, status.st_ino) == self._watched:
             return

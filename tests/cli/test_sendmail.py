@@ -72,6 +72,21 @@ def test_a_name_alone_is_at_our_own_domain(spool):
     assert f"From: CronDaemon <{ME}>\r\n".encode() in job.content
 
 
+@pytest.mark.parametrize(
+    "to", ["root", "Root <root>", "root, ann@a.example, ann@a.example", "ops: root, ann@a.example;"]
+)
+def test_a_name_alone_in_the_header_is_at_our_own_domain(spool, to):
+    """As cron has it, which calls us with -t; the header itself stays as it is."""
+    job = sent(spool, "-t", "-i", message=f"From: root (Cron Daemon)\nTo: {to}\nSubject: x\n\nText.\n".encode())
+    assert job.recipients == ("root@client.example", *(["ann@a.example"] if "ann" in to else []))
+    assert f"To: {to}\r\n".encode() in job.content
+
+
+def test_a_name_alone_may_stand_beside_an_address(spool):
+    """In one argument."""
+    assert sent(spool, "root,ann@a.example").recipients == ("root@client.example", "ann@a.example")
+
+
 def test_a_missing_from_is_added(spool):
     """To a message without a header, too: its text does not become one."""
     job = sent(spool, "dan@d.example", message=b"Just text: no header.\n")
@@ -114,6 +129,8 @@ def test_the_message_cannot_add_recipients(spool):
         (["-q"], MESSAGE, os.EX_USAGE),
         (["-z", "dan@d.example"], MESSAGE, os.EX_USAGE),
         (["-F"], MESSAGE, os.EX_USAGE),
+        (["dan@d.example", "-f"], MESSAGE, os.EX_USAGE),
+        (["dan@d.example", "-C", ""], MESSAGE, os.EX_USAGE),
         (["-f", "a b@c.example", "dan@d.example"], MESSAGE, os.EX_USAGE),
         (["dan@d..example"], MESSAGE, os.EX_NOUSER),
         (["dan@d.example"], b"", os.EX_DATAERR),
@@ -123,11 +140,12 @@ def test_the_message_cannot_add_recipients(spool):
         (["-F", "a\nBcc: x@y.example", "dan@d.example"], b"Text.\n", os.EX_DATAERR),
         (["-C", "/no/such.yaml", "dan@d.example"], MESSAGE, os.EX_CONFIG),
         (["-C", "/no/such.yaml", "-bp"], MESSAGE, os.EX_CONFIG),
+        (["dan@d.example"], None, os.EX_NOINPUT),
     ],
 )
 def test_the_exit_status_is_sysexits(spool, capsys, arguments, message, status):
     """Each kind of trouble has its own, is told, and drops nothing."""
-    assert sendmail(arguments, io.BytesIO(message)) == status
+    assert sendmail(arguments, None if message is None else io.BytesIO(message)) == status
     assert capsys.readouterr().err.startswith("deferd-sendmail: ")
     assert list((spool / "new").iterdir()) == []
 
@@ -143,6 +161,12 @@ def test_a_full_disk_is_a_temporary_failure(spool, monkeypatch):
     (spool / "new").rmdir()
     spool.rmdir()
     assert sendmail(["dan@d.example"], io.BytesIO(MESSAGE)) == os.EX_CANTCREAT
+
+
+def test_a_queue_that_cannot_be_listed_has_a_status_of_sysexits_too(spool, capfd):
+    """-bp is `deferd queue list`, which has others."""
+    assert sendmail(["-bp"], None) == os.EX_UNAVAILABLE
+    assert "no deferd has worked in this directory yet" in capfd.readouterr().err
 
 
 def test_what_is_missing_is_named_by_an_option_of_sendmail(spool, capsys):
