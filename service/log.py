@@ -35,6 +35,15 @@ def _printable(value: Any) -> Any:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in value)
 
 
+_TIMES: Final = frozenset(SECONDS)
+
+
+def _to_the_millisecond(facts: Facts) -> Facts:
+    return {
+        name: round(fact, 3) if name in _TIMES and isinstance(fact, float) else fact for name, fact in facts.items()
+    }
+
+
 _encode: Final = msgspec.json.Encoder(enc_hook=repr).encode
 _encode_in_ascii: Final = json.JSONEncoder(default=repr, separators=(",", ":")).encode
 
@@ -42,16 +51,12 @@ _encode_in_ascii: Final = json.JSONEncoder(default=repr, separators=(",", ":")).
 def _for_machines(timestamp: str, level: str, event: str, facts: Facts) -> str:
     """JSON in ASCII: whatever is no letter of it is escaped. The quick encoder does not, and most facts have nothing
     to."""
-    head = f'{{"timestamp":"{timestamp}","level":"{level}","event":"{event}"'
-    if not facts:
-        return head + "}"
+    said = {"timestamp": timestamp, "level": level, "event": event, **facts}
     try:
-        body = _encode(facts)
+        line = _encode(said)
     except UnicodeEncodeError:  # half a surrogate pair
-        return f"{head},{_encode_in_ascii(facts)[1:]}"
-    if body.isascii() and b"\x7f" not in body:
-        return f"{head},{body.decode()[1:]}"
-    return f"{head},{_encode_in_ascii(facts)[1:]}"
+        return _encode_in_ascii(said)
+    return line.decode() if line.isascii() and b"\x7f" not in line else _encode_in_ascii(said)
 
 
 def _for_people() -> Callable[[str, str, str, Facts], str]:
@@ -93,28 +98,24 @@ class Log:
         """Those that are loud enough to be written."""
         self._line = _for_machines if format == "json" else _for_people()
 
-    def __call__(self, event: str, facts: dict[str, object]) -> None:
+    def __call__(self, event: str, facts: Facts) -> None:
         """Take a line; it is written before long."""
         if len(self._lines) >= MOST_LINES:
             self._dropped += 1
             return
-        self._lines.append(self._render(event, EVENTS[event], facts))
+        if not _TIMES.isdisjoint(facts):
+            facts = _to_the_millisecond(facts)
+        self._lines.append(self._line(rfc3339(self._reactor.wall_time()), EVENTS[event], event, facts))
         if not self._writing:
             self._writing = True
             self._timer = self._reactor.call_later(_GATHER, self._hand_over)
-
-    def _render(self, event: str, level: str, facts: dict[str, object]) -> str:
-        for name in SECONDS:
-            seconds = facts.get(name)
-            if isinstance(seconds, float):
-                facts = {**facts, name: round(seconds, 3)}
-        return self._line(rfc3339(self._reactor.wall_time()), level, event, facts)
 
     def _hand_over(self) -> None:
         """Give what has gathered to a thread."""
         self._timer = None
         if self._dropped:
-            self._lines.append(self._render("log_dropped", "error", {"lines": self._dropped}))
+            now, facts = rfc3339(self._reactor.wall_time()), {"lines": self._dropped}
+            self._lines.append(self._line(now, EVENTS["log_dropped"], "log_dropped", facts))
             self._dropped = 0
         if not self._lines:
             self._rest()
