@@ -17,8 +17,9 @@ import mmap
 import os
 import struct
 from collections.abc import Iterator
+from itertools import count
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
@@ -55,30 +56,24 @@ class LastWork:
     """
 
     def __init__(self, directory: Path, clock: TimeSource) -> None:
-        """Read what the predecessor noted. Where there is no room for the file nothing is noted."""
-        self.before = AtWork()
+        """Read what the predecessor noted. Where there is no room for the file, nobody will read what is noted."""
         self._clock = clock
-        self._notes = 0
+        self._numbers = count(1)
         self._worked_at = 0.0
-        self._quiet = False
+        self._watched = False  # it is about to be looked whether time has gone on without work
         self._timer: TimerHandle | None = None
-        self._memory: mmap.mmap | None = None
-        with contextlib.suppress(OSError):  # a full disk: then nothing is noted, and mail goes on
-            self._memory = _open(directory / NAME)
-        if self._memory is not None:
-            self.before = AtWork(tuple(self._deliveries()), tuple(self._files()))
+        self._memory = _open(directory / NAME)
+        self.before = AtWork(tuple(self._deliveries()), tuple(self._files()))
 
     def begin(self) -> None:
         """The store knows of what was `before`: from now on it is our work that is noted."""
         self._forget()
 
     def _forget(self) -> None:
-        if self._memory is not None:
-            self._memory[:] = bytes(_SIZE)
+        self._memory[:] = bytes(_SIZE)
 
     def _deliveries(self) -> Iterator[WorkedOn]:
         """What was worked on less than `SURVIVED` before the last note, the latest first."""
-        assert self._memory is not None
         notes = sorted(_NOTE.iter_unpack(self._memory[_RING:_SIZE]), key=lambda note: -note[3])
         known: set[bytes] = set()
         for id, phase, at, _ in notes:
@@ -92,43 +87,37 @@ class LastWork:
                 yield msgspec.json.decode(self._line(slot), type=Source)
 
     def _line(self, slot: int) -> bytes:
-        assert self._memory is not None
-        return self._memory[slot * _SLOT : (slot + 1) * _SLOT].partition(b"\n")[0]
+        return bytes(self._memory[slot * _SLOT : (slot + 1) * _SLOT]).partition(b"\n")[0]
 
     def _write(self, slot: int, what: bytes) -> None:
-        if self._memory is not None:
-            start = slot * _SLOT
-            self._memory[start : start + len(what) + 1] = what + b"\n"
+        start = slot * _SLOT
+        self._memory[start : start + len(what) + 1] = what + b"\n"
 
-    def __call__(self, event: str, facts: dict[str, object]) -> None:
-        """Note the beginning of an attempt, and each phase that it has got through."""
-        if self._memory is None:
-            return
+    def __call__(self, _event: str, facts: dict[str, Any]) -> None:
+        """Note the beginning of an attempt, which has no phase, and each phase that it has got through."""
         self._worked_at = now = self._clock.time()
-        self._note(str(facts["id"]), str(facts["phase"]) if event == "step" else "", now)
-        if self._quiet or self._timer is None:
+        number = next(self._numbers)
+        place = _RING + number % NOTES * _NOTE.size
+        _NOTE.pack_into(self._memory, place, facts["id"].encode(), facts.get("phase", "").encode(), now, number)
+        if not self._watched:
             self._look_in_a_moment()
-
-    def _note(self, id: str, phase: str, now: float) -> None:
-        assert self._memory is not None
-        start = _RING + self._notes % NOTES * _NOTE.size
-        self._notes += 1
-        _NOTE.pack_into(self._memory, start, id.encode(), phase.encode(), now, self._notes)
 
     def _look_in_a_moment(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        self._quiet = False
+        self._watched = True
         self._timer = self._clock.call_later(_MOMENT, self._look)
 
     def _look(self) -> None:
         """Where nothing has been done for a moment, note nothing but the time: it shows how long ago all else was."""
         self._timer = None
         now = self._clock.time()
-        self._quiet = now >= self._worked_at + _MOMENT
-        if self._quiet:
-            self._note("", "", now)
-        then = self._worked_at + (SURVIVED if self._quiet else _MOMENT)
+        self._watched = now < self._worked_at + _MOMENT
+        if not self._watched:
+            number = next(self._numbers)
+            place = _RING + number % NOTES * _NOTE.size
+            _NOTE.pack_into(self._memory, place, b"", b"", now, number)
+        then = self._worked_at + (_MOMENT if self._watched else SURVIVED)
         if now < then:
             self._timer = self._clock.call_later(then - now, self._look)
 
@@ -150,19 +139,23 @@ class LastWork:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        if self._memory is not None:
+        self._watched = True
+        if isinstance(self._memory, mmap.mmap):
             self._memory.close()
-            self._memory = None
+        self._memory = bytearray(_SIZE)
 
 
-def _open(path: Path) -> mmap.mmap:
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    try:
-        # The room is taken now: to write to a page for which the disk has none would kill us.
-        os.posix_fallocate(fd, 0, _SIZE)
-        return mmap.mmap(fd, _SIZE)
-    finally:
-        os.close(fd)
+def _open(path: Path) -> mmap.mmap | bytearray:
+    """The file in memory; with a full disk memory of our own, which nobody will read: mail goes on."""
+    with contextlib.suppress(OSError):
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        try:
+            # The room is taken now: to write to a page for which the disk has none would kill us.
+            os.posix_fallocate(fd, 0, _SIZE)
+            return mmap.mmap(fd, _SIZE)
+        finally:
+            os.close(fd)
+    return bytearray(_SIZE)
 
 
 def _text(field: bytes) -> str:
