@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
-from typing import Final
+from typing import Any, Final
 
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, InfoMetricFamily
@@ -45,7 +45,6 @@ _COUNTED: Final = {
     "unhandled_error": ("deferd_unhandled_errors", "Failures that no errback took: each is a bug."),
 }
 _TOLD_AGAIN: Final = frozenset({"bounced", "warned", "store_failed"})
-_NUMBERS: Final = (int, float)  # a union would be made anew for each step
 _DECISIONS: Final = ("retry", "hold")
 _BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
 _ENDS: Final = (*(str(end) for end in _BUCKETS), "+Inf")
@@ -90,15 +89,16 @@ class Metrics(Collector):
         for collector in (ProcessCollector, PlatformCollector, GCCollector):
             collector(registry=self.registry)
 
-    def __call__(self, event: str, facts: dict[str, object]) -> None:
+    def __call__(self, event: str, facts: dict[str, Any]) -> None:
         """Count it."""
-        if event in self._counts:
+        if event == "step":
+            try:
+                self._phases[facts["phase"]].observe(facts["seconds"])
+            except (KeyError, TypeError):
+                return  # it has no sense: no phase, or no number of seconds
+        elif event in self._counts:
             if event not in _TOLD_AGAIN or self._is_new(event, facts):
                 self._counts[event] += 1
-        elif event == "step":
-            seconds, phase = facts.get("seconds"), self._phases.get(str(facts.get("phase")))
-            if phase is not None and isinstance(seconds, _NUMBERS):
-                phase.observe(seconds)
         elif event == "store_recovered":
             self._store_failing = False
         elif event == "disconnected":
