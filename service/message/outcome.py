@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from operator import attrgetter
+from typing import Final
 
 import msgspec
 
@@ -55,3 +57,8 @@ class Outcome(msgspec.Struct, frozen=True):
         """What the last try said, on one line with its codes: the server's own words where it spoke."""
         words = (self.enhanced, self.text) if self.said is None else (self.said,)
         return " ".join(part for part in (str(self.code or ""), *words) if part)
+
+
+address_of: Final = attrgetter("address")
+state_of: Final = attrgetter("state")
+"""Of an outcome; what has to be known of all outcomes is known soonest by `map`."""

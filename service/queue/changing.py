@@ -180,7 +180,7 @@ def reroute_slice(
     return last, moved, skipped
 
 
-def reroute_job(connection: apsw.Connection, job: int | None, site_of: Callable[[str], str], now: float) -> Rerouted:
+def reroute_job(connection: apsw.Connection, job: int, site_of: Callable[[str], str], now: float) -> Rerouted:
     """Give one job's waiting recipients their sites anew.
 
     What waited for its old site to end its rest is due at the new one at once.

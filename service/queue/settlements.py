@@ -12,7 +12,7 @@ from typing import Final
 import apsw
 
 from service.queue.accepting import Entry, accept_job
-from service.queue.ids import id_number, id_text
+from service.queue.ids import id_text
 from service.queue.owing import Changed
 from service.queue.settling import came_back, settle_all
 from service.queue.store import Claim, JobState, Settled, Settlement
@@ -24,21 +24,22 @@ OPEN: Final = ("queued", "held")
 class Settle:
     """Run in a transaction, it returns how each claim left its job, and which jobs have changed.
 
-    `land(connection, claim, state)` moves what former routes have left at the wrong site; `sites_now(connection,
-    claim)` are the sites at which the claim's recipients wait then.
+    `reports` are those of each settlement, in turn. `land(connection, claim, state)` moves what former routes have left
+    at the wrong site; `sites_now(connection, claim)` are the sites at which the claim's recipients wait then.
     """
 
     def __init__(
         self,
-        batch: Sequence[tuple[Settlement, Sequence[Entry]]],
+        settlements: Sequence[Settlement],
+        reports: Sequence[Sequence[Entry]],
         land: Callable[[apsw.Connection, Claim, JobState], object],
         sites_now: Callable[[apsw.Connection, Claim], Sequence[str]],
     ) -> None:
-        self._settlements = [settlement for settlement, _ in batch]
-        self._reports = [reports for _, reports in batch]
+        self._settlements = settlements
+        self._reports = reports
         self._land = land
         self._sites_now = sites_now
-        self._states: list[JobState | None] = [None] * len(batch)
+        self._states: list[JobState | None] = [None] * len(settlements)
 
     def __call__(self, connection: apsw.Connection, again: bool) -> tuple[list[Settled], list[Changed]]:
         """Write what became of the claims, and accept their reports."""
@@ -52,9 +53,7 @@ class Settle:
             states.append(stands)
             if stands is None:
                 continue
-            job = id_number(settlement.claim.id)
-            assert job is not None
-            changed.append((job, stands not in OPEN))
+            changed.append((settlement.claim.number, stands not in OPEN))
             if state is not None:
                 self._land(connection, settlement.claim, state)
                 for entry in reports:
@@ -63,7 +62,7 @@ class Settle:
         settled = [
             Settled(
                 state,
-                tuple([id_text(entry.id) for entry in reports]) if state else (),
+                tuple([id_text(entry.id) for entry in reports]) if state and reports else (),
                 tuple(self._sites_now(connection, settlement.claim)) if state in OPEN else (),
             )
             for state, settlement, reports in zip(states, self._settlements, self._reports, strict=True)

@@ -7,8 +7,8 @@ from typing import Any, Final
 
 import apsw
 
-from service.message.outcome import Outcome, State
-from service.queue.ids import id_number, id_text
+from service.message.outcome import Outcome, State, address_of, state_of
+from service.queue.ids import id_text
 from service.queue.store import PRIORITIES, Claim, JobState, Settlement
 from service.queue.suspects import whose_turn
 
@@ -65,43 +65,34 @@ def claim_due(
     middle (`favours`). `again`: an earlier try failed at COMMIT; what came back with the log is ours already.
     """
     if again:
-        claims = _claims(connection, _LEASED, (site, lease, limit), lease, _CLAIM_OCTETS)
-        if claims:
-            return claims
+        rows, _ = _fitting(connection, _LEASED, (site, lease, limit), _CLAIM_OCTETS)
+        if rows:
+            return [_claim_of(connection, row, lease) for row in rows]
     suspect = whose_turn(connection, site, now)
-    claims = []
+    claims: list[Claim] = []
     room = _CLAIM_OCTETS
     for most, order in ((favours[0], _FROM_BELOW), (sum(favours), _FROM_THE_MIDDLE), (limit, _IN_ORDER)):
         for priority in order:
-            if len(claims) < most and room > 0:
-                bindings = (site, priority, now, suspect, most - len(claims))
-                more = _claims(connection, _DUE, bindings, lease, room)
-                connection.executemany(
-                    _CLAIM,
-                    [(lease, suspect, now, id_number(claim.id), site) for claim in more],
-                )
-                claims += more
-                room -= sum(len(claim.content) for claim in more if claim.content is not None)
+            if len(claims) >= most or room <= 0:
+                break
+            rows, room = _fitting(connection, _DUE, (site, priority, now, suspect, most - len(claims)), room)
+            if rows:
+                connection.executemany(_CLAIM, [(lease, suspect, now, row[0], site) for row in rows])
+                claims += [_claim_of(connection, row, lease) for row in rows]
     return claims
 
 
-def _claims(connection: apsw.Connection, query: str, bindings: tuple[Any, ...], lease: int, room: int) -> list[Claim]:
-    """Claims for the rows that the query finds, one at least, as far as their contents fit into `room` octets."""
-    claims: list[Claim] = []
+def _fitting(connection: apsw.Connection, query: str, bindings: tuple[Any, ...], room: int) -> tuple[list[Any], int]:
+    """The rows that the query finds, one at least, as far as their contents fit into `room` octets; and what is left of
+    that."""
+    rows: list[Any] = []
     for row in connection.execute(query, bindings):
-        room -= 0 if row[12] is None else row[9]
-        if claims and room < 0:
+        octets = 0 if row[12] is None else row[9]
+        if rows and octets > room:
             break
-        claims.append(_claim_of(row, _recipients(connection, row), lease))
-    return claims
-
-
-def _recipients(connection: apsw.Connection, row: tuple[Any, ...]) -> tuple[str, ...]:
-    """Who waits of the job in this row of `_MESSAGES`. Most jobs have one recipient, who is in the row already."""
-    job, site, recipients, first = row[0], row[2], row[15], row[17]
-    if recipients == 1 and first is not None:
-        return (first,)
-    return tuple([address for (address,) in connection.execute(_WAITING, (job, site))])
+        rows.append(row)
+        room -= octets
+    return rows, room
 
 
 def unclaim(connection: apsw.Connection, claims: Iterable[Claim]) -> None:
@@ -109,7 +100,7 @@ def unclaim(connection: apsw.Connection, claims: Iterable[Claim]) -> None:
     connection.executemany(
         "UPDATE delivery SET state = iif(hold, 2, 0), hold = 0, lease = 0, dot = NULL"
         " WHERE job = ? AND site = ? AND state = 1 AND lease = ?",
-        [(id_number(claim.id), claim.site, claim.lease) for claim in claims],
+        [(claim.number, claim.site, claim.lease) for claim in claims],
     )
 
 
@@ -117,7 +108,7 @@ def mark_dot(connection: apsw.Connection, claim: Claim, host: str) -> bool:
     """Note that the final dot of this claim may be on its way to `host`; False where the claim is gone."""
     connection.execute(
         "UPDATE delivery SET dot = ? WHERE job = ? AND site = ? AND state = 1 AND lease = ?",
-        (host, id_number(claim.id), claim.site, claim.lease),
+        (host, claim.number, claim.site, claim.lease),
     )
     return bool(connection.changes())
 
@@ -130,12 +121,12 @@ def settle_all(connection: apsw.Connection, settlements: Sequence[Settlement]) -
     states: list[JobState | None] = []
     ended: list[tuple[Settlement, int, JobState]] = []
     for settlement in settlements:
-        job, state = id_number(settlement.claim.id), _ends_its_job(settlement)
-        if job is not None and state is not None and _let_go(connection, job, settlement.claim):
-            ended.append((settlement, job, state))
-            states.append(state)
+        state = _ends_its_job(settlement)
+        if state is not None and _let_go(connection, settlement.claim):
+            ended.append((settlement, settlement.claim.number, state))
         else:
-            states.append(settle_one(connection, settlement))
+            state = settle_one(connection, settlement)
+        states.append(state)
     _end(connection, ended)
     return states
 
@@ -143,19 +134,20 @@ def settle_all(connection: apsw.Connection, settlements: Sequence[Settlement]) -
 def _ends_its_job(settlement: Settlement) -> JobState | None:
     """How the job ends with this settlement; None where it does not, or others have a share in it."""
     claim, outcomes = settlement.claim, settlement.outcomes
-    if not claim.whole or tuple(outcome.address for outcome in outcomes) != claim.recipients:
+    if not claim.whole or tuple(map(address_of, outcomes)) != claim.recipients:
         return None
-    states = {outcome.state for outcome in outcomes}
+    states = list(map(state_of, outcomes))
     if State.WAITING in states:
         return None
-    return "partly" if len(states) > 1 else "delivered" if State.DELIVERED in states else "failed"
+    delivered = states.count(State.DELIVERED)
+    return "failed" if not delivered else "delivered" if delivered == len(states) else "partly"
 
 
-def _let_go(connection: apsw.Connection, job: int, claim: Claim) -> bool:
+def _let_go(connection: apsw.Connection, claim: Claim) -> bool:
     """Drop the delivery; False where the claim's lease does not stand."""
     connection.execute(
         "DELETE FROM delivery WHERE job = ? AND site = ? AND state = 1 AND lease = ?",
-        (job, claim.site, claim.lease),
+        (claim.number, claim.site, claim.lease),
     )
     return bool(connection.changes())
 
@@ -166,7 +158,7 @@ def _end(connection: apsw.Connection, ended: Sequence[tuple[Settlement, int, Job
         "UPDATE recipient SET state = ?, code = ?, enhanced = ?, text = ?, host = ?, phase = ?, at = ?"
         " WHERE job = ? AND position = ?",
         [
-            (o.state.value, o.code, o.enhanced, o.text, o.host, o.phase.value, settlement.at, job, position)
+            (o.state, o.code, o.enhanced, o.text, o.host, o.phase, settlement.at, job, position)
             for settlement, job, _ in ended
             for position, o in enumerate(settlement.outcomes)
         ],
@@ -184,7 +176,7 @@ def settle_one(connection: apsw.Connection, settlement: Settlement) -> JobState 
     changes nothing, and of one whose job was removed meanwhile only what arrived all the same is written.
     """
     claim = settlement.claim
-    job = id_number(claim.id)
+    job = claim.number
     site, attempts = claim.site, settlement.attempts
     lease = (job, site, claim.lease)
     if not connection.execute(_STANDS, lease).fetchone():
@@ -209,15 +201,15 @@ def came_back(connection: apsw.Connection, claim: Claim, found: JobState | None)
     row = connection.execute(
         "SELECT 1 FROM job WHERE id = ?1 AND state = ?2"
         " AND NOT EXISTS (SELECT 1 FROM recipient WHERE job = ?1 AND text = ?3)",
-        (id_number(claim.id), found, REMOVED),
+        (claim.number, found, REMOVED),
     ).fetchone()
     return found if row else None
 
 
-def _arrived_all_the_same(connection: apsw.Connection, job: int | None, settlement: Settlement) -> JobState | None:
+def _arrived_all_the_same(connection: apsw.Connection, job: int, settlement: Settlement) -> JobState | None:
     """A job that was removed on its way: for whom the server has taken it, has it, whatever the operator wished."""
     taken = [
-        (o.code, o.enhanced, o.text, o.host, o.phase.value, settlement.at, job, o.address, REMOVED)
+        (o.code, o.enhanced, o.text, o.host, o.phase, settlement.at, job, o.address, REMOVED)
         for o in settlement.outcomes
         if o.state is State.DELIVERED
     ]
@@ -234,7 +226,7 @@ def _arrived_all_the_same(connection: apsw.Connection, job: int | None, settleme
 
 def sites_now(connection: apsw.Connection, claim: Claim, moved: bool) -> list[str]:
     """The sites at which recipients of the claim wait now; only where they may have `moved` all are looked at."""
-    job = id_number(claim.id)
+    job = claim.number
     if not moved:
         return [claim.site] if connection.execute(_WAITING + " LIMIT 1", (job, claim.site)).fetchone() else []
     rows = connection.execute("SELECT site, address FROM recipient WHERE job = ? AND state = 'waiting'", (job,))
@@ -242,9 +234,7 @@ def sites_now(connection: apsw.Connection, claim: Claim, moved: bool) -> list[st
     return sorted({site for site, address in rows if address in recipients})
 
 
-def set_outcomes(
-    connection: apsw.Connection, job: int | None, site: str, outcomes: Sequence[Outcome], at: float
-) -> None:
+def set_outcomes(connection: apsw.Connection, job: int, site: str, outcomes: Sequence[Outcome], at: float) -> None:
     """Write each recipient's outcome; an address that does not wait at `site` is passed over."""
     if len(outcomes) <= _FEW:
         keys: dict[str, Any] = {outcome.address: outcome.address for outcome in outcomes}
@@ -256,7 +246,7 @@ def set_outcomes(
     connection.executemany(
         query,
         [
-            (o.state.value, o.code, o.enhanced, o.text, o.host, o.phase.value, at, job, site, keys[o.address])
+            (o.state, o.code, o.enhanced, o.text, o.host, o.phase, at, job, site, keys[o.address])
             for o in outcomes
             if o.address in keys
         ],
@@ -264,7 +254,7 @@ def set_outcomes(
 
 
 def bring_up_to_date(
-    connection: apsw.Connection, job: int | None, at: float, attempts: int = 0, *, survived: bool = False
+    connection: apsw.Connection, job: int, at: float, attempts: int = 0, *, survived: bool = False
 ) -> JobState:
     """Derive the job's state from its deliveries; where none is left, the job ends and its content goes.
 
@@ -286,26 +276,34 @@ def bring_up_to_date(
     return state
 
 
-def _claim_of(row: tuple[Any, ...], recipients: tuple[str, ...], lease: int) -> Claim:
-    """The claim that a row of `_MESSAGES` and its waiting recipients make."""
-    return Claim(
-        lease=lease,
-        id=id_text(row[0]),
-        name=row[1],
-        site=row[2],
-        sender=row[3],
-        recipients=recipients,
-        attempts=row[4],
-        accepted_at=row[5],
-        expires_at=row[6],
-        warned=bool(row[7]),
-        in_doubt=row[8],
-        size=row[9],
-        eight_bit=bool(row[10]),
-        pieces=row[11],
-        content=row[12],
-        doubts=row[13],
-        begins_at=row[14],
-        whole=row[15] == len(recipients),
-        priority=PRIORITIES[row[16]],
+def _claim_of(connection: apsw.Connection, row: tuple[Any, ...], lease: int) -> Claim:
+    """The claim that a row of `_MESSAGES` makes. Most jobs have one recipient, who is in the row already."""
+    job, name, site, sender, attempts, accepted_at, expires_at, warned, in_doubt, size, *more = row
+    eight_bit, pieces, content, doubts, begins_at, in_all, priority, first = more
+    recipients = (first,) if in_all == 1 and first is not None else _waiting(connection, job, site)
+    return Claim(  # by position, as a call with so many names is slow
+        lease,
+        id_text(job),
+        name,
+        site,
+        sender,
+        recipients,
+        attempts,
+        accepted_at,
+        begins_at,
+        expires_at,
+        bool(warned),
+        in_doubt,
+        size,
+        bool(eight_bit),
+        pieces,
+        content,
+        doubts,
+        in_all == len(recipients),
+        PRIORITIES[priority],
+        job,
     )
+
+
+def _waiting(connection: apsw.Connection, job: int, site: str) -> tuple[str, ...]:
+    return tuple([address for (address,) in connection.execute(_WAITING, (job, site))])

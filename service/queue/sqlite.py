@@ -8,6 +8,7 @@ no snapshot across a wait. Nothing here knows about the network.
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Sequence
+from itertools import chain
 from pathlib import Path
 from random import Random
 from typing import Any, Final, TypeVar
@@ -171,9 +172,9 @@ class SQLiteStore:
 
     def read(self, claim: Claim, piece: int) -> Deferred[bytes]:
         """The content's piece number `piece`, from 0. Fails with `LookupError` where it is gone, with `StoreFailed`."""
-        return execute(self._read, id_number(claim.id), claim.pieces, piece).add_errback(as_store_failed, self._path)
+        return execute(self._read, claim.number, claim.pieces, piece).add_errback(as_store_failed, self._path)
 
-    def _read(self, job: int | None, pieces: int, piece: int) -> bytes:
+    def _read(self, job: int, pieces: int, piece: int) -> bytes:
         if pieces == 1:
             row = self._look.execute("SELECT data FROM content WHERE job = ? AND ? = 0", (job, piece)).fetchone()
         else:
@@ -194,8 +195,8 @@ class SQLiteStore:
 
     def settle(self, settlements: Sequence[Settlement]) -> Deferred[list[Settled]]:
         """Write what became of these claims; fire, when that is durable, with how each left its job."""
-        batch = [(one, [self._entry(report) for report in one.reports]) for one in settlements]
-        settle = Settle(batch, self._land, self._sites_now)
+        reports = [list(map(self._entry, one.reports)) for one in settlements]
+        settle = Settle(settlements, reports, self._land, self._sites_now)
 
         def run(connection: apsw.Connection, again: bool) -> tuple[list[Settled], Sequence[Changed]]:
             settled, changed = settle(connection, again)
@@ -206,8 +207,8 @@ class SQLiteStore:
             return done[0]
 
         self._timekeeper.keep()
-        d = self._commit.submit(run, cost=len(batch), last=True)
-        d.add_both(self._staging.unstage, [entry for _, reports in batch for entry in reports])
+        d = self._commit.submit(run, cost=len(settlements), last=True)
+        d.add_both(self._staging.unstage, chain.from_iterable(reports))
         return d.add_callback(tell)
 
     def unclaim(self, claims: Sequence[Claim]) -> Deferred[list[str]]:
@@ -237,7 +238,7 @@ class SQLiteStore:
     def _land(self, connection: apsw.Connection, claim: Claim, state: JobState = "queued") -> None:
         """Move what is left of a claim that former routes made."""
         if claim.lease < self._rerouted and state in OPEN:
-            changing.reroute_job(connection, id_number(claim.id), self._site_of, self.now())
+            changing.reroute_job(connection, claim.number, self._site_of, self.now())
 
     def _sites_now(self, connection: apsw.Connection, claim: Claim) -> Sequence[str]:
         return sites_now(connection, claim, claim.lease < self._rerouted)

@@ -59,10 +59,11 @@ class Accepted(msgspec.Struct, frozen=True):
     known: bool = False
 
 
-class Claim(msgspec.Struct, frozen=True, kw_only=True):
+class Claim(msgspec.Struct, frozen=True):
     """A message for one site, ours to try until the lease ends. The recipients are those that still wait.
 
-    Claims made together share a `lease`; `id` and `site` together name one, and only one is out at a time.
+    Claims made together share a `lease`; `id` and `site` together name one, and only one is out at a time. `number` is
+    the store's own name for the job.
 
     `attempts` counts those used up before this one, `doubts` how often the server vanished after the final dot, or the
     daemon died, so that somebody may have the message and nobody knows. Its age counts from `begins_at`: its
@@ -78,7 +79,6 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True):
     sender: str
     recipients: tuple[str, ...]
     attempts: int
-    doubts: int = 0
     accepted_at: float
     begins_at: float
     expires_at: float | None
@@ -88,8 +88,10 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True):
     eight_bit: bool
     pieces: int
     content: bytes | None
+    doubts: int = 0
     whole: bool = False
     priority: Priority = "normal"
+    number: int = 0
 
 
 class Settlement(msgspec.Struct, frozen=True, kw_only=True):

@@ -58,7 +58,7 @@ def forget_a_recipient(patch: pytest.MonkeyPatch) -> None:
         state = settle(connection, settlement)
         ended = [outcome for outcome in settlement.outcomes if outcome.state.value != "waiting"]
         if ended and state == "queued":
-            where = (settling.id_number(settlement.claim.id), settlement.claim.site)
+            where = (settlement.claim.number, settlement.claim.site)
             connection.execute("DELETE FROM delivery WHERE job = ? AND site = ?", where)
             state = settling.bring_up_to_date(connection, where[0], settlement.at)
         return state
