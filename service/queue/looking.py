@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Final
 
 import apsw
@@ -44,12 +44,17 @@ WHERE d.state IN (0, 1, 2) AND d.site = ? AND j.state = ? ORDER BY d.job LIMIT ?
 """
 
 
-def rfc3339_wall(at: float | None, offset: float) -> str | None:
-    """A time of the store's as RFC 3339 by the wall clock, which has `offset` beyond it."""
-    if at is None:
-        return None
+def by_the_wall(offset: float) -> Callable[[float], str]:
+    """What gives a time of the store's as RFC 3339 by the wall clock, which has `offset` beyond it."""
+    if not offset:
+        return rfc3339
     # rounded, as what was made of a time to the millisecond and back again may be a little less
-    return rfc3339(round(at + offset, 5) if offset else at)
+    return lambda at: rfc3339(round(at + offset, 5))
+
+
+def rfc3339_wall(at: float | None, offset: float) -> str | None:
+    """One such time, if there is one."""
+    return None if at is None else by_the_wall(offset)(at)
 
 
 def view(connection: apsw.Connection, job: int, offset: float) -> tuple[str, JobView] | None:
@@ -62,25 +67,25 @@ def views(connection: apsw.Connection, jobs: Sequence[int], offset: float) -> It
     the job stands. `offset` is what the wall clock has beyond the store's times."""
     rows: list[Any] = connection.execute(_JOBS, (str(list(jobs)),)).fetchall()
     waiting = [row[0] for row in rows if row[5] is None]
-    next_attempts: dict[Any, Any] = dict(connection.execute(_NEXT, (str(waiting),))) if waiting else {}
+    shown = by_the_wall(offset)
+    dues: Iterable[Any] = connection.execute(_NEXT, (str(waiting),)) if waiting else ()
+    next_attempts = {job: shown(due) for job, due in dues}
     people: dict[int, list[RecipientView]] = {row[0]: [] for row in rows}
     recipients: Iterable[Any] = connection.execute(_RECIPIENTS, (str(list(people)),))
-    for r in recipients:
-        people[r[0]].append(
+    for job, address, state, code, enhanced, text, host, phase, at in recipients:
+        people[job].append(
             RecipientView(
-                address=r[1],
-                state=_STATE[r[2]],
-                code=r[3],
-                enhanced=r[4] or None,
-                text=r[5],
-                host=r[6] or None,
-                phase=None if r[7] is None else _PHASE[r[7]],
-                at=rfc3339_wall(r[8], offset),
+                address=address,
+                state=_STATE[state],
+                code=code,
+                enhanced=enhanced or None,
+                text=text,
+                host=host or None,
+                phase=None if phase is None else _PHASE[phase],
+                at=None if at is None else shown(at),
             )
         )
     for id, name, state, attempts, accepted_at, finished_at, tags, result in rows:
-        accepted = rfc3339_wall(accepted_at, offset)
-        assert accepted is not None
         yield (
             id,
             result,
@@ -89,10 +94,10 @@ def views(connection: apsw.Connection, jobs: Sequence[int], offset: float) -> It
                 name=name,
                 state=state,
                 attempts=attempts,
-                next_attempt=rfc3339_wall(next_attempts.get(id), offset),
+                next_attempt=next_attempts.get(id),
                 recipients=tuple(people[id]),
-                accepted_at=accepted,
-                finished_at=rfc3339_wall(finished_at, offset),
+                accepted_at=shown(accepted_at),
+                finished_at=None if finished_at is None else shown(finished_at),
                 tags=_decode_tags(tags) if tags != "{}" else {},
             ),
         )

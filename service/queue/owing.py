@@ -35,14 +35,9 @@ def owe(connection: apsw.Connection, changed: Sequence[Changed], results: Result
     """Note that these jobs' results, and their aliases, are to be written, as far as they get one; return those that
     may."""
     wanted = _wanted(connection, changed, results)
-    connection.executemany(
-        "INSERT OR REPLACE INTO owed SELECT id, ? FROM job WHERE id = ? AND shown",
-        [(version, job) for job, _ in wanted],
-    )
-    connection.executemany(
-        "INSERT OR REPLACE INTO owed_alias SELECT job, result, ? FROM alias WHERE job = ?",
-        [(version, job) for job, _ in wanted],
-    )
+    versions = [(version, job) for job, _ in wanted]
+    connection.executemany("INSERT OR REPLACE INTO owed SELECT id, ? FROM job WHERE id = ? AND shown", versions)
+    connection.executemany("INSERT OR REPLACE INTO owed_alias SELECT job, result, ? FROM alias WHERE job = ?", versions)
     return wanted
 
 

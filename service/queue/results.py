@@ -27,7 +27,6 @@ from deferred.defer import Deferred, inline_callbacks
 from deferred.interfaces import Reactor, TimerHandle
 from service.journal import Journal
 from service.queue.drop import remove_rejected
-from service.queue.ids import id_text
 from service.queue.layout import Layout
 from service.queue.owing import Changed, OwedResult
 from service.queue.schema import FAULTS
@@ -234,7 +233,7 @@ def write_results(directory: Path, batch: Sequence[OwedResult]) -> list[str | No
 
 def write_result(directory: Path, owed: OwedResult) -> None:
     """Write this file and rename it into place. Raises `OSError`."""
-    temporary = f"{directory}/.{id_text(owed.job)}.tmp"  # the name itself may be as long as a name can be
+    temporary = f"{directory}/.{owed.view.id}.tmp"  # the name itself may be as long as a name can be
     fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o640)
     try:
         data = _encode(owed.view) + b"\n"
