@@ -11,8 +11,9 @@ A connection is busy in a slot, kept, or closing: that takes as long as the serv
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import OrderedDict, defaultdict
 from dataclasses import dataclass, field
+from itertools import takewhile
 from typing import Final, Generic, TypeVar
 
 from config.settings import Limits
@@ -26,12 +27,9 @@ _MOST: Final = 9
 @dataclass
 class _Site(Generic[C]):
     busy: int = 0
-    closing: int = 0
+    used: int = 0
+    """Slots that it has, busy or with a connection that is closing."""
     idle: list[C] = field(default_factory=list)
-
-    @property
-    def used(self) -> int:
-        return self.busy + self.closing
 
 
 class Pool(Generic[C]):
@@ -44,7 +42,7 @@ class Pool(Generic[C]):
     """
 
     def __init__(self, limits: Limits, idle: float) -> None:
-        self._sites: dict[str, _Site[C]] = {}
+        self._sites: defaultdict[str, _Site[C]] = defaultdict(_Site)
         self._kept: OrderedDict[C, tuple[str, float]] = OrderedDict()  # oldest first: site, when to close
         self._closing: dict[C, str] = {}
         self._busy = 0
@@ -106,23 +104,26 @@ class Pool(Generic[C]):
 
     def enter(self, site: str) -> None:
         """Take a slot."""
-        found = self._at(site)
-        self._users += found.used == 0
+        found = self._sites[site]
+        if not found.used:
+            self._users += 1
         found.busy += 1
+        found.used += 1
         self._busy += 1
 
     def leave(self, site: str) -> None:
         """Give a slot back."""
         found = self._sites[site]
         found.busy -= 1
+        found.used -= 1
         self._busy -= 1
-        self._users -= found.used == 0
-        self._forget_if_empty(site, found)
+        if not found.used:
+            self._used_no_more(site, found)
 
     def take(self, site: str) -> C | None:
         """A kept connection to this site, the one last used; None where there is none."""
         found = self._sites.get(site)
-        if not found or not found.idle:
+        if found is None or not found.idle:
             return None
         connection = found.idle.pop()
         del self._kept[connection]
@@ -141,15 +142,16 @@ class Pool(Generic[C]):
             return True
         if messages >= self._limits.messages_per_connection or self._idle <= 0:
             return False
-        self._at(site).idle.append(connection)
+        self._sites[site].idle.append(connection)
         self._kept[connection] = (site, now + self._idle)
         return True
 
     def retire(self, site: str, connection: C) -> None:
         """A connection is about to be closed, and counts until it is gone."""
-        found = self._at(site)
-        self._users += found.used == 0
-        found.closing += 1
+        found = self._sites[site]
+        if not found.used:
+            self._users += 1
+        found.used += 1
         self._closing[connection] = site
 
     def gone(self, connection: C) -> None:
@@ -159,16 +161,14 @@ class Pool(Generic[C]):
         site = self._closing.pop(connection, None)
         if site is not None:
             found = self._sites[site]
-            found.closing -= 1
-            self._users -= found.used == 0
-            self._forget_if_empty(site, found)
+            found.used -= 1
+            if not found.used:
+                self._used_no_more(site, found)
 
     def expire(self, now: float) -> list[C]:
         """The kept connections whose idle time is over."""
-        closing = []
-        while self._kept and self._kept[next(iter(self._kept))][1] <= now:
-            closing.append(self._drop(next(iter(self._kept))))
-        return closing
+        expired = takewhile(lambda kept: kept[1][1] <= now, self._kept.items())
+        return [self._drop(connection) for connection, _ in list(expired)]
 
     def next_expiry(self) -> float | None:
         """When the first kept connection's idle time is over."""
@@ -184,15 +184,12 @@ class Pool(Generic[C]):
         site, _ = self._kept.pop(connection)
         found = self._sites[site]
         found.idle.remove(connection)
-        self._forget_if_empty(site, found)
+        if not found.used and not found.idle:
+            del self._sites[site]
         return connection
 
-    def _at(self, site: str) -> _Site[C]:
-        found = self._sites.get(site)
-        if found is None:
-            found = self._sites[site] = _Site()
-        return found
-
-    def _forget_if_empty(self, site: str, found: _Site[C]) -> None:
-        if found.used == 0 and not found.idle:
+    def _used_no_more(self, site: str, found: _Site[C]) -> None:
+        """The site has none of the slots any more; where it has no connection either, nothing is known of it."""
+        self._users -= 1
+        if not found.idle:
             del self._sites[site]
