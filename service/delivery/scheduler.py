@@ -92,7 +92,8 @@ class Scheduler:
             self._pool.enter(heir.site)
         state = self._sites[claim.site]
         if since is not None:
-            state.ended(self._reactor.time(), self._reactor.time() - since)
+            now = self._reactor.time()
+            state.ended(now, now - since)
         if state.probe == claim.id:
             state.probe = None
         self.freed(claim.site)
@@ -100,7 +101,7 @@ class Scheduler:
     def freed(self, site: str) -> None:
         """There may be room for another conversation with this site, and with others too."""
         state = self._sites[site]
-        if state.health == "up" and self._sites.careful(site) and self._pool.unused_at(site):
+        if state.health == "up" and self._pool.unused_at(site) and self._sites.careful(site):
             state.health = "probing"  # the next login is the first for a while: the password may have changed
         self._turns.freed(state)
 

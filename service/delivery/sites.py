@@ -111,7 +111,7 @@ class SiteState:
     @property
     def has_work(self) -> bool:
         """Whether there may be something to do for it: to begin, or to ask the store for."""
-        return bool(self.stock) or (self.more and not self.claiming)
+        return (self.more and not self.claiming) or bool(self.stock)
 
     @property
     def takes_work(self) -> bool:

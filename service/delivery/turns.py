@@ -90,15 +90,16 @@ class Turns:
 
     def get_ready(self, state: SiteState, *, first: bool = False) -> None:
         """Let the next turn serve the site, if there may be anything for it."""
-        if state.has_work and not state.ready and state.name not in self._refused and not self._stopped:
+        if not state.ready and state.has_work and state.name not in self._refused and not self._stopped:
             state.ready = True
             (self._ring.appendleft if first else self._ring.append)(state)
             self._want_turn()
 
     def freed(self, state: SiteState) -> None:
         """There may be room for another conversation with the site, or another: who was refused one comes first."""
-        self._ask_again(_REFUSED_AT_ONCE)
-        self._refused.pop(state.name, None)
+        if self._refused:
+            self._ask_again(_REFUSED_AT_ONCE)
+            self._refused.pop(state.name, None)
         self.get_ready(state)
         self._want_turn()
 
@@ -112,8 +113,9 @@ class Turns:
 
     def empty(self, state: SiteState) -> None:
         """Give the site's stock back."""
-        self._octets -= state.stock.octets
-        self._give_back(state.stock.clear(), state)
+        claims = state.stock.clear()
+        self._octets -= octets(claims)
+        self._give_back(claims, state)
 
     def next(self, state: SiteState) -> Claim | None:
         """The site's next message, for a conversation that goes on; None where there is none, it is not its time, or
@@ -215,9 +217,8 @@ class Turns:
 
     def _take(self, state: SiteState) -> Claim:
         state.pace.take(self._reactor.time())
-        before = state.stock.octets
         claim = state.stock.take()
-        self._octets += state.stock.octets - before
+        self._octets -= len(claim.content or b"")
         return claim
 
     def _waits_for_its_pace(self, state: SiteState, ahead: float = 0.0) -> bool:
@@ -281,7 +282,7 @@ class Turns:
         welcome, others = self._sorted(claims, state, epoch)
         self._give_back(others, state)
         state.stock.add(welcome)
-        self._octets += sum(map(octets, welcome))
+        self._octets += octets(welcome)
         self._watch_stock(state)
         if not state.more:
             self.lookout.look_ahead(state)
