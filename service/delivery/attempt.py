@@ -21,8 +21,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
+from config.settings import Relay
 from deferred.defer import CancelledError, Deferred, fail, succeed
 from deferred.failure import Failure
 from deferred.interfaces import Address
@@ -38,8 +39,6 @@ from service.message.outcome import Outcome, Phase, State
 from service.queue.store import Claim
 from service.smtp.envelope import Envelope
 from service.smtp.errors import BrokenAnswer, ConfirmationLost, HostFailure
-
-R = TypeVar("R")
 
 _NEVER: Final = float("-inf")
 _NOBODY: Final[Mapping[str, Outcome]] = MappingProxyType({})
@@ -68,7 +67,7 @@ class Attempt:
         "_generation",
         "_given_up",
         "_journal",
-        "_peer",
+        "_met",
         "_relays",
         "_retired",
         "_site",
@@ -77,6 +76,7 @@ class Attempt:
         "claim",
         "connection",
         "conversing",
+        "decided",
         "since",
     )
 
@@ -92,15 +92,17 @@ class Attempt:
         """When the message before was answered, where there was one."""
         self.connection: Connection | None = None
         """The one that it goes, or went last, over."""
+        self.decided = False
+        """Whether what becomes of the claim is on its way into the store."""
         self._site = site
         self._content = content
         self._connector = connector
         self._journal = journal
         self._generation = connector.generation
-        self._relays = connector.in_order(site)  # those that are left
+        self._relays: tuple[Relay, ...] | None = None  # those that are left; None: no order has been asked for
         self._answered: Mapping[str, Outcome] = _NOBODY  # by recipient, whichever host it was
         self._failed_at: tuple[Address, ...] = ()
-        self._peer: Address | None = None
+        self._met: Connection | None = None  # whoever answered at the address that was last tried
         self._blamed: HostFailure | None = None
         self._retired: Connection | None = None
         self._wait: Deferred[Receipt] | None = None
@@ -110,6 +112,11 @@ class Attempt:
     def past_data(self) -> bool:
         """Whether a server has asked for the content, and has not answered it yet."""
         return self.connection is not None and self.connection.past_data
+
+    @property
+    def _peer(self) -> Address | None:
+        """The address that was last tried, if anybody answered there."""
+        return None if self._met is None else self._met.peer
 
     def start(self) -> Deferred[Receipt]:
         """Fire with a receipt once a host has answered for every recipient.
@@ -143,8 +150,7 @@ class Attempt:
 
     def _await(self, d: Deferred[Receipt]) -> Deferred[Receipt]:
         self._wait = d
-        d.add_errback(self._with_all_answers)
-        return d.add_both(self._end)
+        return d.add_callbacks(self._end, self._with_all_answers)
 
     def abort(self) -> None:
         """Give up at once; harmless once it has ended. For the end of the daemon: the connector is closing already."""
@@ -152,26 +158,30 @@ class Attempt:
             self._given_up = True
             self._wait.cancel()
 
+    def decide(self) -> None:
+        """What becomes of the claim is on its way into the store."""
+        self.decided = True
+
     def part(self) -> None:
         """The outcome is written: take leave of the server, if this was the last message that it is to be given."""
         if self._retired is not None:
             self._retired.quit()
 
-    def _end(self, result: R) -> R:
+    def _end(self, receipt: Receipt) -> Receipt:
         self._wait = None  # what its user does with the result is not ours to cancel
-        return result
+        return receipt
 
     # the chain
 
     def _next_relay(self, error: HostFailure | None) -> Deferred[Receipt]:
         """Fire with a receipt from the first relay left that gives one; fail with `error` if none is left."""
         self.conversing = False
-        if not self._relays:
+        relays = self._connector.in_order(self._site) if self._relays is None else self._relays
+        if not relays:
             return fail(error)
         if self._outdated:
             return fail(CancelledError())
-        relay, *left = self._relays
-        self._relays = tuple(left)
+        relay, self._relays = relays[0], relays[1:]
         d: Deferred[Any] = self._connector.resolve(relay)
         d.add_callback(self._attempt, error)
         return d.add_errback(self._elsewhere)
@@ -179,7 +189,7 @@ class Attempt:
     def _attempt(self, host: Host, error: HostFailure | None = None) -> Deferred[Receipt]:
         """Fire with a receipt once `host` has answered for every recipient, at an address where it did not fail yet."""
         self.conversing = False
-        self._peer = None
+        self._met = None
         left = host.without(self._failed_at)
         if not left.addresses:
             return fail(error)
@@ -191,21 +201,16 @@ class Attempt:
 
     def _converse(self, connection: Connection) -> Deferred[Receipt]:
         self.conversing = True
-        self.connection = connection
-        self._peer = connection.peer
+        self.connection = self._met = connection
         d: Deferred[Any] = connection.handshake(self.claim.id)
-        d.add_callback(self._introduced)
         d.add_callback(self._send)
         d.add_callback(Passage.confirm)
         d.add_both(connection.release)
         return d.add_callback(self._whole)
 
-    def _introduced(self, connection: Connection) -> Connection:
+    def _send(self, connection: Connection) -> Deferred[Passage]:
         if connection.messages == 0:
             self._connector.introduced(connection)
-        return connection
-
-    def _send(self, connection: Connection) -> Deferred[Passage]:
         if self._outdated:
             return fail(CancelledError())
         envelope, content = self._envelope(), self._content
@@ -235,14 +240,19 @@ class Attempt:
 
     def _envelope(self) -> Envelope:
         """What to ask of the next server: nothing that another has answered."""
-        recipients = tuple(address for address in self.claim.recipients if address not in self._answered)
-        return Envelope(self.claim.sender, recipients, self.claim.size, self.claim.eight_bit)
+        claim, recipients = self.claim, self.claim.recipients
+        if self._answered:
+            recipients = tuple(address for address in recipients if address not in self._answered)
+        return Envelope(claim.sender, recipients, claim.size, claim.eight_bit)
 
     def _whole(self, receipt: Receipt) -> Receipt:
         """The receipt, with the answers that hosts before this one gave."""
-        if self.connection is not None:
-            self._connector.served(self.connection.host)
-            self._retired = self.connection if self.connection.retired else None
+        connection = self.connection
+        if connection is not None:
+            self._connector.served(connection.host)
+            self._retired = connection if connection.retired else None
+        if not self._answered:
+            return receipt
         self._keep(receipt.outcomes)
         return self._receipt()
 
@@ -322,6 +332,7 @@ class Attempt:
     def _with_all_answers(self, failure: Failure) -> Any:
         """The failure goes on with the answers of all hosts: a 550 to RCPT stands, whoever said it, and even if
         the wait for the next host, or for the other answers, was given up."""
+        self._wait = None  # as at any other end
         if failure.check(CancelledError) and self._answered:
             if self._complete:
                 return self._receipt()

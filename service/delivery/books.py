@@ -38,7 +38,7 @@ class Books:
         self._due = due
         self._waiting: list[_Entry] = []
 
-    def write(self, claim: Claim, plan: Plan, decided: Callable[[], object]) -> Deferred[None]:
+    def write(self, claim: Claim, plan: Plan, decided: Callable[[], object] = lambda: None) -> Deferred[None]:
         """Fire once the plan is durable, and told. `decided` is called when it is on its way into the store."""
         if not self._reports.owes(claim, plan):
             return self._commit({}, claim, plan, decided)
@@ -49,7 +49,7 @@ class Books:
         self, reports: dict[Kind, Submission], claim: Claim, plan: Plan, decided: Callable[[], object]
     ) -> Deferred[None]:
         decided()
-        d: Deferred[Any] = self.settle(plan.settlement(claim, self._store.now(), tuple(reports.values())))
+        d: Deferred[Any] = self.settle(plan.settlement(claim, tuple(reports.values())))
         return d.add_callback(self._settled, claim, plan, reports)
 
     def _settled(self, done: Settled, claim: Claim, plan: Plan, reports: dict[Kind, Submission]) -> None:

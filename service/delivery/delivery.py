@@ -40,13 +40,6 @@ from service.smtp.errors import ConfirmationLost, HostFailure
 _BATCH: Final = 100
 """Messages given up, or warned of, at once."""
 
-Key = tuple[str, str]
-
-
-def _key(claim: Claim) -> Key:
-    """What tells a claim from all others that are out."""
-    return claim.id, claim.site
-
 
 def _identity(site: Site | None) -> Site | None:
     """The site but for what it may be given, which says nothing of how it does."""
@@ -100,9 +93,8 @@ class Delivery:
             introduced=self._scheduler.introduced,
             more=self._send_ahead,
         )
-        self._at_work: dict[Key, Attempt] = {}
+        self._at_work: dict[Attempt, None] = {}  # in the order in which they began
         self._heirs: dict[Connection, Attempt] = {}  # of a conversation: whose message is next
-        self._decided: set[Key] = set()
         self._setbacks = Setbacks()
         self._rerouting = 0  # passes through the queue that are under way
         self._drain: Drain | None = None
@@ -204,7 +196,7 @@ class Delivery:
             self._scheduler.leave(claim)
             back: Deferred[Any] = self._give_back(claim)
             back.add_callback(lambda _: self._move_strays())
-            back.add_errback(self._report, "unclaim").add_both(lambda _: self._decided.discard(_key(claim)))
+            back.add_errback(self._report, "unclaim")
             return
         attempt = self._attempt(claim, site)
         self._see_through(attempt, attempt.start)
@@ -213,8 +205,10 @@ class Delivery:
         """A connection has sent a message and waits for the answer: let the next one's envelope go with it. It takes no
         slot of its own: it gets that of the message before."""
         site = self._sites.get(connection.site)
-        claim = self._scheduler.next(connection.site) if site is not None else None
-        if site is not None and claim is not None:
+        if site is None:
+            return
+        claim = self._scheduler.next(site.name)
+        if claim is not None:
             attempt = self._heirs[connection] = self._attempt(claim, site)
             self._see_through(attempt, lambda: attempt.send_ahead(connection))
 
@@ -224,7 +218,7 @@ class Delivery:
     def _see_through(self, attempt: Attempt, start: Callable[[], Deferred[Receipt]]) -> None:
         """Make the attempt, and write down what came of it."""
         claim = attempt.claim
-        self._at_work[_key(claim)] = attempt
+        self._at_work[attempt] = None
         self._journal.tell(
             "attempt_started",
             id=claim.id,
@@ -234,35 +228,35 @@ class Delivery:
         )
         began = self._reactor.time()
         d: Deferred[Any] = start()
-        d.add_both(self._leave, attempt, began)
-        d.add_callbacks(self._settle, self._postpone, claim, began)
-        d.add_errback(self._keep_and_report, claim)
-        d.add_both(self._done, claim)
+        d.add_callbacks(self._settle, self._postpone, attempt, began)
+        d.add_errback(self._keep_and_report, attempt)
+        d.add_both(self._done, attempt)
 
-    def _leave(self, result: Any, attempt: Attempt, began: float) -> Any:
+    def _leave(self, attempt: Attempt, began: float) -> None:
         """The conversation is over, and its slot free, also while the outcome is still on its way to the disk; or it
         goes on with the message behind, to which the slot goes."""
-        claim, connection = attempt.claim, attempt.connection
-        if isinstance(result, Receipt) and not any(map(policy.asks_for_less, result.outcomes)):
-            self._scheduler.served(claim.site, began)
+        connection = attempt.connection
         heir = self._heirs.pop(connection, None) if connection is not None else None
         if heir is attempt:
-            return result  # it has died with the one before
+            return  # it has died with the one before
         since = max(began, attempt.since)
-        self._scheduler.leave(claim, heir.claim if heir is not None else None, since=since)
+        self._scheduler.leave(attempt.claim, heir.claim if heir is not None else None, since=since)
         if heir is not None:
             heir.follow(self._reactor.time())
-        return result
 
-    def _settle(self, receipt: Receipt, claim: Claim, began: float) -> Deferred[None]:
+    def _settle(self, receipt: Receipt, attempt: Attempt, began: float) -> Deferred[None]:
         """A host has answered for every recipient."""
+        claim, outcomes = attempt.claim, receipt.outcomes
+        slower = next(filter(policy.asks_for_less, outcomes), None)
+        if slower is None:
+            self._scheduler.served(claim.site, began)
+        self._leave(attempt, began)
         retry, spread, at = self._settings.retry, self._scheduler.spread(), self._now()
-        slower = next((one for one in receipt.outcomes if policy.asks_for_less(one)), None)
         if slower is None:
             self._setbacks.over(claim)
-            return self._write(claim, policy.after_receipt(claim, receipt.outcomes, retry, at, spread))
+            return self._write(attempt, policy.after_receipt(claim, outcomes, retry, at, spread))
         rest = self._set_back(claim, self._slow_down(claim.site, slower, began))
-        return self._write(claim, policy.after_slowing_down(claim, receipt.outcomes, retry, at, rest))
+        return self._write(attempt, policy.after_slowing_down(claim, outcomes, retry, at, rest))
 
     def _slow_down(self, site: str, said: Outcome, began: float) -> float:
         """The server has asked for less: that is between it and us, and no fault of the message. Returns the seconds
@@ -273,17 +267,20 @@ class Delivery:
         error = HostFailure(said.phase, said.text, code=said.code, enhanced=said.enhanced, host=said.host)
         return self._scheduler.rest(site, error, began)
 
-    def _postpone(self, failure: Failure, claim: Claim, began: float) -> Deferred[None]:
+    def _postpone(self, failure: Failure, attempt: Attempt, began: float) -> Deferred[None]:
         """No host has answered for all: whose fault it was decides what becomes of the message."""
+        self._leave(attempt, began)
+        claim = attempt.claim
         if isinstance(failure.value, GivenUp):
-            return self._write(claim, policy.after_giving_up(claim, failure.value.outcomes, self._now()))
+            return self._write(attempt, policy.after_giving_up(claim, failure.value.outcomes, self._now()))
         if failure.check(CancelledError, StoreFailed):
+            attempt.decide()
             return self._give_back(claim)
         if failure.check(ContentGone):
             return succeed(None)  # the job was removed: the store has settled the matter
         if failure.check(ContentUnreadable):
             why, now, spread = str(failure.value), self._now(), self._scheduler.spread()
-            return self._write(claim, policy.after_unreadable(claim, why, self._settings.retry, now, spread))
+            return self._write(attempt, policy.after_unreadable(claim, why, self._settings.retry, now, spread))
         failure.trap(HostFailure)  # a bug of ours goes on as a bug
         error, at, retry, spread = failure.value, self._now(), self._settings.retry, self._scheduler.spread()
         assert isinstance(error, HostFailure)
@@ -291,10 +288,10 @@ class Delivery:
         if error.code == TAKES_LEAVE:  # of too many connections, perhaps
             self._connector.close_idle(claim.site)
         if isinstance(error, ConfirmationLost):
-            return self._write(claim, policy.after_lost_confirmation(claim, error, retry, at, rest, spread))
+            return self._write(attempt, policy.after_lost_confirmation(claim, error, retry, at, rest, spread))
         if self._drain is None and policy.is_overdue(claim, retry, at) and self._scheduler.is_dead(claim.site):
             self._tell_of_others(claim.site, error)
-        return self._write(claim, policy.after_host_failure(claim, error, retry, at, self._set_back(claim, rest)))
+        return self._write(attempt, policy.after_host_failure(claim, error, retry, at, self._set_back(claim, rest)))
 
     def _set_back(self, claim: Claim, rest: float) -> float:
         """The site's rest is over in so many seconds; when is it the message's time again?"""
@@ -317,17 +314,14 @@ class Delivery:
         elif len(claims) == _BATCH:
             self._tell_of_others(site, said)
         for claim in over:
-            done: Deferred[Any] = self._write(claim, policy.after_host_failure(claim, said, retry, at, rest))
+            done: Deferred[Any] = self._books.write(claim, policy.after_host_failure(claim, said, retry, at, rest))
             done.add_errback(self._report, "expiry")
-            done.add_both(self._settled_for_good, claim)
 
-    def _write(self, claim: Claim, plan: Plan) -> Deferred[None]:
-        key = _key(claim)
-        return self._books.write(claim, plan, lambda: self._decided.add(key))
+    def _write(self, attempt: Attempt, plan: Plan) -> Deferred[None]:
+        return self._books.write(attempt.claim, plan, attempt.decide)
 
     def _give_back(self, claim: Claim) -> Deferred[None]:
         """Nothing was tried, or nothing that counts: the claim is due as it was."""
-        self._decided.add(_key(claim))
         d: Deferred[Any] = self._store.unclaim([claim])
         return d.add_callback(self._given_back)
 
@@ -335,25 +329,20 @@ class Delivery:
         for site in sites:  # not at once: what made us give it back may still be so
             self._scheduler.expect(site, self._now() + 1.0)
 
-    def _keep_and_report(self, failure: Failure, claim: Claim) -> Deferred[None] | None:
+    def _keep_and_report(self, failure: Failure, attempt: Attempt) -> Deferred[None] | None:
         """A bug of ours. Where nothing was decided yet, the message is held: to try again might fail in the same way
         for ever, or send twice what has been sent."""
         self._report(failure, "delivery")
-        if _key(claim) in self._decided:
+        if attempt.decided:
             return None
-        at = self._now()
+        claim, at = attempt.claim, self._now()
         held = Settlement(claim=claim, outcomes=(), at=at, attempts=claim.attempts + 1, due=at, hold=True, doubt=True)
         kept: Deferred[Any] = self._books.settle(held)
         return kept.add_callbacks(lambda _: None, self._report, errback_args=("delivery",))
 
-    def _settled_for_good(self, _: object, claim: Claim) -> None:
-        self._decided.discard(_key(claim))
-
-    def _done(self, _: None, claim: Claim) -> None:
-        attempt = self._at_work.pop(_key(claim), None)
-        if attempt is not None:
-            attempt.part()
-        self._decided.discard(_key(claim))
+    def _done(self, _: None, attempt: Attempt) -> None:
+        del self._at_work[attempt]
+        attempt.part()
         if self._drain is not None:
             self._drain.look()
 

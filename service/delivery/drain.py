@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any, Final
+from collections.abc import Callable, Collection
+from typing import Final
 
 from deferred.defer import Deferred
 from deferred.interfaces import TimerHandle, TimeSource
@@ -19,7 +19,7 @@ _LAST_WORDS: Final = 2.0
 class Drain:
     """Gives up attempts, each when waiting for it is no use any more."""
 
-    def __init__(self, clock: TimeSource, at_work: Mapping[Any, Attempt]) -> None:
+    def __init__(self, clock: TimeSource, at_work: Collection[Attempt]) -> None:
         """`at_work` are the attempts under way, as they come to their ends."""
         self._clock = clock
         self._at_work = at_work
@@ -49,7 +49,7 @@ class Drain:
             self._end()
 
     def _abort_unless(self, may_go_on: Callable[[Attempt], bool]) -> None:
-        for attempt in list(self._at_work.values()):
+        for attempt in list(self._at_work):
             if not may_go_on(attempt):
                 attempt.abort()
 

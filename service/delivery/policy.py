@@ -12,7 +12,7 @@ from typing import Final
 import msgspec
 
 from config.settings import Retry, SiteRest
-from service.message.outcome import Outcome, Phase, State
+from service.message.outcome import Outcome, Phase, State, state_of
 from service.queue.store import Claim, Settlement, Submission
 from service.smtp.errors import ConfirmationLost, HostFailure
 from service.smtp.slow_down import asks_to_slow_down
@@ -27,10 +27,11 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     `failed` are the recipients that fail now, together: they owe the sender one bounce. `late` tells that the sender
     is owed a warning about those still waiting. `delay` is in seconds, None where nobody waits or all are held.
     `doubt` is the host that may have the message for those `doubted`, although it never said so. `rested` tells that it
-    waits for its site.
+    waits for its site. `at` is when it was made, by the store's time.
     """
 
     outcomes: tuple[Outcome, ...]
+    at: float
     attempts: int
     due: float | None
     delay: float | None
@@ -50,12 +51,12 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         """The recipients that are tried again."""
         return tuple(outcome for outcome in self.outcomes if outcome.state is State.WAITING)
 
-    def settlement(self, claim: Claim, at: float, reports: tuple[Submission, ...]) -> Settlement:
+    def settlement(self, claim: Claim, reports: tuple[Submission, ...]) -> Settlement:
         """The plan as the store takes it."""
         return Settlement(
             claim=claim,
             outcomes=self.outcomes,
-            at=at,
+            at=self.at,
             attempts=self.attempts,
             due=self.due,
             reports=reports,
@@ -92,6 +93,8 @@ def is_overdue(claim: Claim, retry: Retry, at: float) -> bool:
 def after_receipt(claim: Claim, outcomes: tuple[Outcome, ...], retry: Retry, at: float, spread: float) -> Plan:
     """The server has answered for every recipient: those it put off wait for the next delay of the schedule."""
     attempts = claim.attempts + 1
+    if State.WAITING not in map(state_of, outcomes):
+        return Plan(outcomes=outcomes, at=at, attempts=attempts, due=None, delay=None)
     return _plan(claim, outcomes, retry, at, attempts=attempts, delay=next_delay(attempts, retry, spread))
 
 
@@ -116,7 +119,7 @@ def after_host_failure(claim: Claim, error: HostFailure, retry: Retry, at: float
 def after_giving_up(claim: Claim, outcomes: tuple[Outcome, ...], at: float) -> Plan:
     """We gave the attempt up when some had their answer: it stands. The others are as they were, and due at once; no
     attempt is used up, and nobody is given up, even where the message's time is over."""
-    return Plan(outcomes=outcomes, attempts=claim.attempts, due=at, delay=0.0)
+    return Plan(outcomes=outcomes, at=at, attempts=claim.attempts, due=at, delay=0.0)
 
 
 def after_unreadable(claim: Claim, why: str, retry: Retry, at: float, spread: float) -> Plan:
@@ -141,7 +144,7 @@ def after_lost_confirmation(
     outcomes, doubted = error.outcomes + unserved, tuple(outcome.address for outcome in unserved)
     if claim.in_doubt == "hold":
         outcomes = error.outcomes + tuple(map(_to_be_decided, unserved))
-        plan = Plan(outcomes=outcomes, attempts=claim.attempts, due=at, delay=None, hold=True)
+        plan = Plan(outcomes=outcomes, at=at, attempts=claim.attempts, due=at, delay=None, hold=True)
         return msgspec.structs.replace(plan, doubt=error.host, doubted=doubted)
     delay = max(rest, next_delay(claim.doubts, retry, spread)) if claim.doubts else rest
     plan = _plan(claim, outcomes, retry, at, attempts=claim.attempts, delay=delay)
@@ -167,18 +170,18 @@ def _unserved(claim: Claim, error: HostFailure) -> tuple[Outcome, ...]:
 def _plan(claim: Claim, outcomes: tuple[Outcome, ...], retry: Retry, at: float, *, attempts: int, delay: float) -> Plan:
     """Wait for those that wait, unless the message's time is over; never beyond the end of that time, nor
     beyond the time to warn the sender: the attempt that is made then does."""
-    if not any(outcome.state is State.WAITING for outcome in outcomes):
-        return Plan(outcomes=outcomes, attempts=attempts, due=None, delay=None)
+    if State.WAITING not in map(state_of, outcomes):
+        return Plan(outcomes=outcomes, at=at, attempts=attempts, due=None, delay=None)
     end = expiry(claim, retry)
     if at >= end:
         given_up = tuple(map(_expired, outcomes))
-        return Plan(outcomes=given_up, attempts=attempts, due=None, delay=None)
+        return Plan(outcomes=given_up, at=at, attempts=attempts, due=None, delay=None)
     due, late = min(at + delay, end), False
     if not claim.warned and retry.warn_after is not None:
         warning = claim.begins_at + retry.warn_after
         late = at >= warning
         due = due if late else min(due, warning)
-    return Plan(outcomes=outcomes, attempts=attempts, due=due, delay=due - at, late=late)
+    return Plan(outcomes=outcomes, at=at, attempts=attempts, due=due, delay=due - at, late=late)
 
 
 def _expired(outcome: Outcome) -> Outcome:

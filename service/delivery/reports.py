@@ -13,7 +13,7 @@ from deferred.failure import Failure
 from service.delivery.content import ContentGone, ContentUnreadable, StoredContent
 from service.delivery.policy import Plan
 from service.journal import Journal
-from service.message.outcome import Outcome
+from service.message.outcome import Outcome, State, state_of
 from service.queue.store import Claim, Store, Submission
 
 Kind = Literal["bounce", "warning"]
@@ -39,7 +39,7 @@ class Reports:
 
     def owes(self, claim: Claim, plan: Plan) -> bool:
         """Whether the sender is to be told anything; nobody answers for the null sender (RFC 5321, 4.5.5)."""
-        return bool(claim.sender) and (plan.late or bool(plan.failed))
+        return bool(claim.sender) and (plan.late or State.FAILED in map(state_of, plan.outcomes))
 
     def compose(self, claim: Claim, plan: Plan) -> Deferred[dict[Kind, Submission]]:
         """Fire with the reports to be written together with the plan. Never fails."""

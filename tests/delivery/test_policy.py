@@ -121,7 +121,7 @@ def test_a_lost_confirmation_is_the_hosts_fault() -> None:
     error = ConfirmationLost(Phase.CONFIRM, "no answer", host=HOST)
     plan = policy.after_lost_confirmation(Message(attempts=1).claim, error, RETRY, 10.0, 1.0, 0.0)
     assert (plan.attempts, plan.delay, plan.doubt, plan.hold) == (1, 1.0, HOST, False)
-    assert plan.settlement(Message().claim, 10.0, ()).doubt
+    assert plan.settlement(Message().claim, ()).doubt
 
 
 @pytest.mark.parametrize(("doubts", "delay"), [(1, 60.0), (2, 300.0)])
@@ -144,7 +144,7 @@ def test_a_job_may_ask_to_be_held_when_in_doubt() -> None:
     error = ConfirmationLost(Phase.CONFIRM, "no answer", host=HOST)
     plan = policy.after_lost_confirmation(Message(in_doubt="hold").claim, error, RETRY, 10.0, 1.0, 0.0)
     assert (plan.hold, plan.doubt, plan.delay) == (True, HOST, None)
-    assert plan.settlement(Message().claim, 10.0, ()).hold
+    assert plan.settlement(Message().claim, ()).hold
 
 
 def test_a_message_is_due_at_the_end_of_its_time_at_the_latest() -> None:
@@ -187,7 +187,7 @@ def test_a_late_message_warns_its_sender_once(warned: bool, at: float, late: boo
     """After `warn_after`, and only if not warned before."""
     plan = policy.after_receipt(Message(warned=warned).claim, both(State.WAITING, State.WAITING), RETRY, at, 0.0)
     assert plan.late is late
-    assert plan.settlement(Message().claim, at, ()).warned is late
+    assert plan.settlement(Message().claim, ()).warned is late
 
 
 @pytest.mark.parametrize(

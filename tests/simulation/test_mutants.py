@@ -83,11 +83,11 @@ def resend_after_confirmation(patch: pytest.MonkeyPatch) -> None:
     settle = Delivery._settle
     count = iter(range(10**9))
 
-    def unsure(self: Any, receipt: Any, claim: Any, *rest: Any) -> Any:
+    def unsure(self: Any, receipt: Any, attempt: Any, *rest: Any) -> Any:
         if next(count) % 10 == 9:
             error = HostFailure(Phase.CONFIRM, "lost", host="somebody")
-            return self._postpone(Failure(error), claim, *rest)
-        return settle(self, receipt, claim, *rest)
+            return self._postpone(Failure(error), attempt, *rest)
+        return settle(self, receipt, attempt, *rest)
 
     patch.setattr(Delivery, "_settle", unsure)
 
@@ -153,14 +153,16 @@ def leave_a_connection_open(patch: pytest.MonkeyPatch) -> None:
 
 def drop_a_deferred(patch: pytest.MonkeyPatch) -> None:
     """Now and then nobody hears what became of an attempt."""
-    leave = Delivery._leave
+    settle = Delivery._settle
     count = iter(range(10**9))
 
-    def lose(self: Any, result: Any, claim: Any) -> Any:
-        done = leave(self, result, claim)
-        return Deferred() if next(count) % 20 == 19 else done
+    def lose(self: Any, receipt: Any, attempt: Any, began: Any) -> Any:
+        if next(count) % 20 == 19:
+            self._leave(attempt, began)
+            return Deferred()
+        return settle(self, receipt, attempt, began)
 
-    patch.setattr(Delivery, "_leave", lose)
+    patch.setattr(Delivery, "_settle", lose)
 
 
 def mark_no_final_dot(patch: pytest.MonkeyPatch) -> None:
