@@ -3,9 +3,10 @@
     d = get_page("https://www.example.org/")
     d.add_callbacks(print_contents, explain)
 
-What is not a page goes down the errback chain: a status of 400 and above (`HTTPError`), a refused connection
-(`OSError`), an answer that is no HTTP or ends early (`BrokenAnswer`), one beyond the size limit (`PageTooLarge`), one
-that does not come in time (`TimeoutError`), and an address that is none (`BadURL`). Nothing is raised at the call.
+What is not a page goes down the errback chain: a status of 400 and above, or of 3xx that leads nowhere (`HTTPError`), a
+refused connection (`OSError`), an answer that is no HTTP or ends early (`BrokenAnswer`), one beyond the size limit
+(`PageTooLarge`), one that does not come in time (`TimeoutError`), and an address that is none (`BadURL`). Nothing is
+raised at the call.
 The codec is h11's; the connection is the reactor's and serves one request. Cancelling the Deferred closes it.
 """
 

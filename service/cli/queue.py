@@ -292,7 +292,7 @@ def _opened(config_path: str | None, *, telling: bool = False) -> Iterator[tuple
         with open_for_commands(directory, time.time, settings.queue.results, boot_clock()) as store:
             yield store, settings
     except UnknownJob as error:
-        give_up(clean(error) + elsewhere(directory, error.job))
+        give_up(clean(error) + elsewhere(directory, error.job), "nothing was changed")
     except (StoreFailed, OSError) as error:
         give_up(clean(error))
 

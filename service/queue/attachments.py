@@ -34,7 +34,7 @@ def without_attachments(read: Callable[[str, bytes], T], name: str, octets: byte
 
 
 class Attachments:
-    """Reads attachments. A relative path is below `new`; an absolute one has to be below one of `allowed`."""
+    """Reads attachments. A relative path is below `new`; an absolute one has to be below it or one of `allowed`."""
 
     def __init__(self, new: Path, allowed: Sequence[Path] = (), *, most: int) -> None:
         self._new = new
@@ -79,7 +79,7 @@ class Attachments:
         wanted = PurePosixPath(path)
         folder = PurePosixPath(self._new)
         if wanted.is_absolute():
-            for candidate in self._allowed:
+            for candidate in (folder, *self._allowed):
                 if wanted.is_relative_to(candidate):
                     folder, wanted = candidate, wanted.relative_to(candidate)
                     break
@@ -89,7 +89,7 @@ class Attachments:
                     " put it beside the job and name it by a relative path"
                 )
         if not wanted.parts or ".." in wanted.parts:
-            raise JobError(f"the attachment {shown(path)} is no path below its folder: name it without '..'")
+            raise JobError(f"the attachment {shown(path)} is no path below its folder: name a file, without '..'")
         return folder, wanted.parts
 
     def _open(self, folder: PurePosixPath, parts: Sequence[str]) -> int:

@@ -122,12 +122,13 @@ def _release(connection: apsw.Connection, job: int, site: str | None, now: float
 
 
 def _remove(connection: apsw.Connection, job: int, site: str | None, now: float) -> bool:
-    """End the job: its waiting recipients fail without a report; an attempt under way finds its claim gone."""
+    """End the job: its waiting recipients fail without a report, and keep what their last try brought; an attempt under
+    way finds its claim gone."""
     connection.execute("DELETE FROM delivery WHERE job = ?1 AND (?2 IS NULL OR site = ?2)", (job, site))
     removed = bool(connection.changes())
     connection.execute(
-        "UPDATE recipient SET state = 'failed', text = ?3, at = ?4, code = NULL, enhanced = NULL, host = NULL,"
-        " phase = NULL WHERE job = ?1 AND (?2 IS NULL OR site = ?2) AND state = 'waiting'",
+        "UPDATE recipient SET state = 'failed', text = ?3 || iif(text > '', '; the last try said: ' || text, ''),"
+        " at = coalesce(at, ?4) WHERE job = ?1 AND (?2 IS NULL OR site = ?2) AND state = 'waiting'",
         (job, site, REMOVED, now),
     )
     return removed

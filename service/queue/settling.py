@@ -13,7 +13,7 @@ from service.queue.store import PRIORITIES, Claim, JobState, Settlement
 from service.queue.suspects import whose_turn
 
 REMOVED: Final = "removed from the queue by the operator"
-"""What a recipient shows whose job was removed."""
+"""How the text of a recipient begins whose job was removed."""
 
 _CLAIM_OCTETS: Final = 4 * 1024 * 1024  # of content in one claim: it is copied on the reactor's thread
 _FEW: Final = 4  # so many addresses are looked up one by one, more by a map of all
@@ -200,7 +200,7 @@ def came_back(connection: apsw.Connection, claim: Claim, found: JobState | None)
     where it has not, and the job was removed before the next try."""
     row = connection.execute(
         "SELECT 1 FROM job WHERE id = ?1 AND state = ?2"
-        " AND NOT EXISTS (SELECT 1 FROM recipient WHERE job = ?1 AND text = ?3)",
+        " AND NOT EXISTS (SELECT 1 FROM recipient WHERE job = ?1 AND instr(text, ?3) = 1)",
         (claim.number, found, REMOVED),
     ).fetchone()
     return found if row else None
@@ -216,7 +216,7 @@ def _arrived_all_the_same(connection: apsw.Connection, job: int, settlement: Set
     before = connection.total_changes()
     connection.executemany(
         "UPDATE recipient SET state = 'delivered', code = ?, enhanced = ?, text = ?, host = ?, phase = ?, at = ?"
-        " WHERE job = ? AND address = ? AND state = 'failed' AND text = ?",
+        " WHERE job = ? AND address = ? AND state = 'failed' AND instr(text, ?) = 1",
         taken,
     )
     if connection.total_changes() == before:

@@ -355,7 +355,7 @@ def test_a_job_that_has_ended_cannot_be_changed_and_it_is_said_how(deferd, accep
     deferd("queue", "remove", id)
     result = deferd("queue", "retry", id)
     assert result.exit_code == 1
-    assert result.stderr == f"deferd: {id} is not in the queue: it has ended (failed)\n"
+    assert result.stderr == f"deferd: {id} is not in the queue: it has ended (failed)\ndeferd: nothing was changed\n"
 
 
 @pytest.mark.parametrize("which", [(), ("an-id", "--all"), ("--all", "--site", "b.example"), ("an-id", "--site", "b")])

@@ -33,6 +33,7 @@ def test_a_file_below_new_or_an_allowed_folder_is_read(place, attachments):
     assert attachments.read("a.pdf") == b"a\0"
     assert attachments.read("sub/b.pdf") == b"b"
     assert attachments.read(str(place / "shared" / "c.pdf")) == b"c"
+    assert attachments.read(str(place / "new" / "sub" / "b.pdf")) == b"b"
 
 
 @pytest.mark.parametrize(
@@ -44,6 +45,8 @@ def test_a_file_below_new_or_an_allowed_folder_is_read(place, attachments):
         ("/etc/passwd", "outside new/ and outside every allowed folder"),
         ("{place}/secret", "outside new/"),
         ("{place}/shared/../secret", "without '..'"),
+        ("{place}/new/../secret", "without '..'"),
+        ("{place}/shared", "name a file"),
         ("", "no path"),
         (".", "no path"),
         ("a\0b", "NUL"),

@@ -302,6 +302,24 @@ def test_a_removed_job_has_failed_and_its_attempt_is_forgotten(reactor, store, s
     assert (view.state, view.recipients[0].text) == ("failed", "removed from the queue by the operator")
 
 
+def test_a_removed_job_keeps_what_its_last_try_brought(reactor, store, submission, settlement):
+    """Code, host, phase and time are the server's answer; one that was not tried has the time of its removal."""
+    [tried, untried] = reactor.wait(store.accept([submission(), submission("x@b.example")]))
+    [claim] = reactor.wait(store.claim("a.example", 1))
+    reactor.wait(store.settle([settlement(claim, "waiting")]))
+    before = store.show(tried.id).recipients[0]
+    reactor.advance(60)
+    assert reactor.wait(store.change("remove", None, None)) == 2
+    after, never = (store.show(one.id).recipients[0] for one in (tried, untried))
+    assert before.text
+    assert after.text == f"removed from the queue by the operator; the last try said: {before.text}"
+    assert (after.state, before.state) == ("failed", "waiting")
+    for name in ("code", "enhanced", "host", "phase", "at"):
+        assert getattr(after, name) == getattr(before, name) is not None
+    assert (never.text, never.code, never.host) == ("removed from the queue by the operator", None, None)
+    assert never.at > after.at
+
+
 def test_what_was_removed_and_arrives_all_the_same_is_delivered(reactor, store, submission, settlement, outcome):
     """The accounts tell what happened: the server had taken it for one recipient when the job was removed."""
     people = ("ann@a.example", "bob@a.example")
