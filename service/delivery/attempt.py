@@ -75,7 +75,6 @@ class Attempt:
         "ahead",
         "claim",
         "connection",
-        "conversing",
         "decided",
         "since",
     )
@@ -84,8 +83,6 @@ class Attempt:
         self, claim: Claim, site: Site, content: StoredContent, connector: Connector, journal: Journal
     ) -> None:
         self.claim = claim
-        self.conversing = False
-        """Whether a server listens."""
         self.ahead = False
         """Whether its envelope goes ahead, behind a message that is not answered yet."""
         self.since = _NEVER
@@ -112,6 +109,11 @@ class Attempt:
     def past_data(self) -> bool:
         """Whether a server has asked for the content, and has not answered it yet."""
         return self.connection is not None and self.connection.past_data
+
+    @property
+    def conversing(self) -> bool:
+        """Whether a server listens."""
+        return self._met is not None
 
     @property
     def _peer(self) -> Address | None:
@@ -175,7 +177,7 @@ class Attempt:
 
     def _next_relay(self, error: HostFailure | None) -> Deferred[Receipt]:
         """Fire with a receipt from the first relay left that gives one; fail with `error` if none is left."""
-        self.conversing = False
+        self._met = None
         relays = self._connector.in_order(self._site) if self._relays is None else self._relays
         if not relays:
             return fail(error)
@@ -188,7 +190,6 @@ class Attempt:
 
     def _attempt(self, host: Host, error: HostFailure | None = None) -> Deferred[Receipt]:
         """Fire with a receipt once `host` has answered for every recipient, at an address where it did not fail yet."""
-        self.conversing = False
         self._met = None
         left = host.without(self._failed_at)
         if not left.addresses:
@@ -200,7 +201,6 @@ class Attempt:
         return d.add_errback(self._another_way, left)
 
     def _converse(self, connection: Connection) -> Deferred[Receipt]:
-        self.conversing = True
         self.connection = self._met = connection
         d: Deferred[Any] = connection.handshake(self.claim.id)
         d.add_callback(self._send)

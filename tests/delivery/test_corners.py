@@ -65,6 +65,19 @@ def test_no_connection_outlives_a_goodbye_that_is_not_answered(room: Room) -> No
     assert (room.delivery.connections, room.server.open) == (0, 0)
 
 
+def test_a_kept_connection_that_has_died_says_nothing_of_its_address(room: Room) -> None:
+    """The next relay's name leads to the same one, and it is tried there."""
+    room.reactor.names["backup.test"] = [HOST]
+    relays = (Relay("smtp", "mx.test", PORT), Relay("smtp", "backup.test", PORT))
+    room = room.configured(routes=(Route(domains=("*",), relay=relays, tls="none"),), timeouts={"idle": 1000.0})
+    room.deliver()
+    del room.reactor.names["mx.test"]
+    room.advance(100.0)  # until it is not remembered any more
+    room.server.on("mail", CLOSE)
+    room.deliver()
+    assert (room.outcome(id="j2").state, room.server.connections) == (State.DELIVERED, 2)
+
+
 def test_a_kept_connection_makes_way(room: Room) -> None:
     """With all connections kept for other sites, the one idle longest is closed for a new one."""
     servers = sites(room, 3)
