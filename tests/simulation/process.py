@@ -198,6 +198,8 @@ class Process:
             self.books.violated(now, f"it took {now - self.stopping_since:.1f} s to stop")
         left = [] if self.disk.mode else [f"{each!r}" for each in self.connections()]
         left += [] if self.machine.streams else self.machine.left_over()
+        delivery = self.daemon._delivery
+        left += [] if delivery is None else [f"slots of {one.name}" for one in delivery.sites() if one.in_flight]
         if left:
             self.books.violated(now, f"left behind by a stop: {left}")
         self._close_files("stopped")
