@@ -19,7 +19,6 @@ not name arrives as it was. The decisions that the contract leaves open:
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 
 import msgspec
 
@@ -54,17 +53,14 @@ class _Field(msgspec.Struct, frozen=True):
 
 
 class _Header(msgspec.Struct, frozen=True):
-    """A message's header: where it starts (after the envelope's block) and ends, and the fields of interest."""
+    """A message's header: where it starts (after the envelope's block) and ends, and by name the fields of interest."""
 
     start: int
     end: int
-    fields: list[_Field]
+    fields: dict[str, list[_Field]]
 
-    def has(self, name: str) -> bool:
-        return any(field.name == name for field in self.fields)
-
-    def values(self, *names: str) -> Iterator[_Field]:
-        return (field for name in names for field in self.fields if field.name == name)
+    def values(self, *names: str) -> list[_Field]:
+        return [field for name in names for field in self.fields.get(name, ())]
 
 
 def read_eml(data: bytes, circumstances: Circumstances) -> Job:
@@ -125,11 +121,12 @@ def _scan(content: bytes, start: int, rules: ReadingRules) -> _Header:
         raise JobError(f"line {line}, in the header, holds the control character U+{control.group()[0]:04X}")
     header = b"\r\n" + content[start:end]
     shift = start - 2
-    fields: list[_Field] = []
-    for found in _KNOWN_NAME.finditer(header):
-        if len(fields) > rules.recipients + _SPARE_FIELDS:
-            raise JobError(f"the header has more than {len(fields) - 1} address fields and dates: that is no message")
-        fields.append(_field(header, found, found.start() + 2, shift))
+    fields: dict[str, list[_Field]] = {}
+    for number, found in enumerate(_KNOWN_NAME.finditer(header)):
+        if number > rules.recipients + _SPARE_FIELDS:
+            raise JobError(f"the header has more than {number - 1} address fields and dates: that is no message")
+        field = _field(header, found, found.start() + 2, shift)
+        fields.setdefault(field.name, []).append(field)
     return _Header(start, end, fields)
 
 
@@ -204,18 +201,19 @@ def _sender_of(header: _Header, budget: _Budget) -> str:
 
 def _priority(header: _Header) -> Priority:
     """By the first Priority field."""
-    said = next((field.value.strip().lower() for field in header.values("priority")), b"")
-    return _PRIORITIES.get(said, "normal")
+    for field in header.values("priority"):
+        return _PRIORITIES.get(field.value.strip().lower(), "normal")
+    return "normal"
 
 
 def _completed(content: bytes, header: _Header, circumstances: Circumstances) -> bytes:
     """The content with Bcc removed and with Date and Message-ID at the top where they were missing."""
     added = b""
-    if not header.has("date"):
+    if "date" not in header.fields:
         added = f"Date: {circumstances.date()}\r\n".encode()
-    if not header.has("message-id"):
+    if "message-id" not in header.fields:
         added += f"Message-ID: {circumstances.message_id()}\r\n".encode()
-    blind = [field for field in header.fields if field.name == "bcc"]
+    blind = header.values("bcc")
     if not added and not blind and not header.start:
         return content
     view = memoryview(content)  # so that a large message is copied once and not twice

@@ -11,6 +11,7 @@ import contextlib
 import errno
 import fcntl
 import os
+import re
 import shutil
 import signal
 import stat
@@ -23,6 +24,7 @@ from service.queue.store import Source
 
 _FLAGS: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
 _NAME_OCTETS: Final = 255
+_UNPRINTABLE: Final = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")  # or, as surrogates, octets that are no UTF-8
 TAKEN: Final = ".taken-"
 """Before the name of a file in new/ that is being removed."""
 
@@ -83,12 +85,9 @@ class DroppedFile:
         self.name = name
         self.size = status.st_size
         self.identity = Identity.of(status)
-        self._fd = fd
-
-    @property
-    def source(self) -> Source:
+        self.source = Source(name, status.st_ino, status.st_mtime_ns, status.st_size)
         """By what the store knows it again."""
-        return Source(self.name, self.identity.inode, self.identity.mtime_ns, self.size)
+        self._fd = fd
 
     def being_written(self) -> bool | None:
         """Whether somebody has it open for writing; None where the system does not tell us.
@@ -161,11 +160,7 @@ class DropDirectory:
         return DroppedFile(name, fd, status)
 
     def _check(self, name: str, status: os.stat_result) -> None:
-        try:
-            printable = not any(ord(c) < 32 or ord(c) == 127 for c in name) and bool(name.encode())
-        except UnicodeEncodeError:
-            printable = False
-        if not printable:
+        if _UNPRINTABLE.search(name):
             raise Refused("the name holds control characters or is not UTF-8: give the file another name")
         kind = _KINDS.get(stat.S_IFMT(status.st_mode))
         if kind is not None:
