@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from service.message.job import shown
-from service.queue.layout import Layout
+from service.queue.layout import Layout, make_again
 from service.queue.store import Source
 
 _FLAGS: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
@@ -246,8 +246,10 @@ class DropDirectory:
             (self._layout.new / name).rename(target)
         except OSError as error:
             note.unlink(missing_ok=True)
-            if error.errno == errno.ENOENT and self.status(name) is None:
-                return kept
+            if error.errno == errno.ENOENT:
+                if self.status(name) is None:
+                    return kept
+                make_again(self._layout.rejected)  # for the next try
             raise Stuck(f"it is no job ({why}), and cannot be moved to rejected/ ({error.strerror})") from error
         return kept
 

@@ -15,6 +15,7 @@ umask.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 from typing import Final
@@ -76,6 +77,12 @@ def prepare(directory: str | os.PathLike[str]) -> Layout:
                 f"{path} cannot be written: it must belong to the user that runs deferd (uid {os.geteuid()})"
             )
     return layout
+
+
+def make_again(path: Path) -> None:
+    """Make a folder of the queue's directory that somebody has removed, if that can be done now."""
+    with contextlib.suppress(OSError):
+        _make(path, _MODES[path.name])
 
 
 def _make(path: Path, mode: int) -> None:

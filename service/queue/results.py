@@ -27,7 +27,7 @@ from deferred.defer import Deferred, inline_callbacks
 from deferred.interfaces import Reactor, TimerHandle
 from service.journal import Journal
 from service.queue.drop import remove_rejected
-from service.queue.layout import Layout
+from service.queue.layout import Layout, make_again
 from service.queue.owing import Changed, OwedResult
 from service.queue.schema import FAULTS
 from service.queue.sqlite import SQLiteStore
@@ -225,6 +225,8 @@ def write_results(directory: Path, batch: Sequence[OwedResult]) -> list[str | No
         try:
             write_result(directory, owed)
         except OSError as error:
+            if error.errno == errno.ENOENT:
+                make_again(directory)  # for the next one
             troubles.append(error.strerror or str(error))
         else:
             troubles.append(None)

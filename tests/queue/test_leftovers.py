@@ -65,6 +65,15 @@ def test_a_refused_file_is_put_aside_once_that_can_be_done(begun, monkeypatch, e
     assert begun.told.names() == ["file_stuck", "job_rejected"]
 
 
+def test_a_refused_file_is_put_aside_though_somebody_has_removed_the_folder(begun):
+    """It is made again."""
+    begun.layout.rejected.rmdir()
+    begun.put("bad.eml", "nonsense")
+    begun.look()
+    begun.reactor.advance(2)
+    assert (begun.new(), begun.rejected()) == ([], ["bad.eml", "bad.eml.why"])
+
+
 def test_what_is_left_of_many_files_costs_little_while_it_is_in_the_way(begun, monkeypatch):
     """A few tries a second, for a thousand files too; once they can go they go together."""
     renaming = Refusing(monkeypatch, os, "rename", errno.EROFS, "new/j")

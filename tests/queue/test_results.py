@@ -203,6 +203,14 @@ def test_a_result_that_cannot_be_written_is_written_later(reactor, store, writer
     assert not any(path.name.endswith(".tmp") for path in layout.results.iterdir())
 
 
+def test_results_are_made_again_where_somebody_has_removed_the_folder(reactor, store, writer, layout, submission, told):
+    """The first that finds it missing is told of, and comes later."""
+    layout.results.rmdir()
+    reactor.wait(store.accept([submission(name="one"), submission(name="two")]), 30)
+    assert [read(layout, name)["state"] for name in ("one", "two")] == ["queued", "queued"]
+    assert len(told.of("result_failed")) == 1
+
+
 def test_a_command_s_change_is_shown_once_the_daemon_is_poked(reactor, store, writer, layout, submission):
     """`start` again reads what is owed by other hands."""
     from service.queue.commands import open_for_commands
