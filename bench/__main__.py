@@ -11,6 +11,7 @@ import importlib.util
 import sys
 import time
 import traceback
+from collections.abc import Iterable
 from typing import Final
 
 from bench import document
@@ -33,8 +34,13 @@ BENCHMARKS: Final = {
 }
 """Each module, which has a `BENCHMARK`, is imported when its turn comes."""
 
-PEERS: Final = ("aiosmtplib", "trustme", "twisted")
-"""What is measured beside deferd, or needed for it, and is installed for benchmarks alone."""
+NEEDED: Final = {
+    "deferreds": "twisted",
+    "throughput": "aiosmtplib",
+    "tls": "trustme",
+    "crowd": "aiosmtplib",
+}
+"""What a benchmark needs that is installed for benchmarks alone."""
 
 
 def run(name: str, scale: Scale) -> Shown:
@@ -50,9 +56,10 @@ def run(name: str, scale: Scale) -> Shown:
     return shown
 
 
-def missing() -> list[str]:
-    """The peers that are not installed."""
-    return [name for name in PEERS if importlib.util.find_spec(name) is None]
+def missing(names: Iterable[str]) -> list[str]:
+    """What these benchmarks need and is not installed."""
+    needed = sorted({NEEDED[name] for name in names if name in NEEDED})
+    return [module for module in needed if importlib.util.find_spec(module) is None]
 
 
 def arguments(given: list[str]) -> argparse.Namespace:
@@ -73,7 +80,7 @@ def arguments(given: list[str]) -> argparse.Namespace:
 def main(given: list[str]) -> int:
     """Run those that are named, or all."""
     asked = arguments(given)
-    if absent := missing():
+    if absent := missing(asked.names or BENCHMARKS):
         print(f"bench: {', '.join(absent)} is not installed: `make bench` installs what it needs", file=sys.stderr)
         return 1
     print(f"{document.machine()}\n")

@@ -20,7 +20,7 @@ from config.loader import ConfigError, load
 from config.settings import Settings
 from service.cli.drop import DropError, drop
 from service.cli.letter import caller, judged, letter
-from service.cli.terminal import clean
+from service.cli.terminal import UNWRITTEN, clean, unwritable
 from service.message.address import check_sender
 from service.message.eml import header_of
 from service.message.job import JobError
@@ -82,7 +82,7 @@ def sendmail(arguments: list[str], stdin: IO[bytes] | None) -> int:
     try:
         options = parse(arguments)
         if options.help:
-            print(_HELP, end="")
+            print(_HELP, end="", flush=True)
             return os.EX_OK
         settings = _settings(options)
         if options.list_queue:
@@ -91,6 +91,11 @@ def sendmail(arguments: list[str], stdin: IO[bytes] | None) -> int:
     except _Exit as end:
         print(f"deferd-sendmail: {clean(end)}", file=sys.stderr)
         return end.status
+    except OSError as error:
+        if error.filename is not None or error.errno not in UNWRITTEN:
+            raise
+        unwritable(error)
+        return os.EX_IOERR
     return os.EX_OK
 
 
@@ -175,18 +180,32 @@ def _message(options: Options, settings: Settings, stdin: IO[bytes] | None) -> b
         content = _with_from(normalise(data), options.full_name, sender or caller(settings))
         if options.from_header:
             headed = letter(content, settings, sender=sender, from_header=True, domain=settings.hostname)
-            recipients += judged(headed, settings, domain=settings.hostname).recipients
+            found = judged(headed, settings, domain=settings.hostname).recipients
+            if not recipients and _is_understood(headed, settings):
+                return headed
+            recipients += found
         return letter(content, settings, sender=sender, recipients=list(dict.fromkeys(recipients)))
     except JobError as error:
         raise _Exit(os.EX_DATAERR, str(error)) from None
 
 
+def _is_understood(file: bytes, settings: Settings) -> bool:
+    """Whether each address in its header has a domain, so that no recipient has to be written above it."""
+    try:
+        judged(file, settings)
+    except JobError:
+        return False
+    return True
+
+
 def _addresses(argument: str, settings: Settings) -> list[str]:
     """The addresses in one argument, which may be a list."""
     try:
-        return addresses_in(argument, settings.hostname)
+        if not (addresses := addresses_in(argument, settings.hostname)):
+            raise JobError(f"the argument {argument!r} has no address in it")
     except JobError as error:
         raise _Exit(os.EX_NOUSER, str(error)) from None
+    return addresses
 
 
 def _sender(options: Options, settings: Settings) -> str:

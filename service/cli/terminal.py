@@ -25,10 +25,13 @@ UNWRITTEN: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 
 def unwritable(error: OSError, *more: str) -> None:
-    """Say that standard output cannot be written, and do not try again at the end."""
+    """Say that standard output cannot be written, if that can be said, and do not try again at the end."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-    for line in (f"standard output cannot be written: {error.strerror}", *more):
-        click.echo(f"deferd: {line}", err=True)
+    try:
+        for line in (f"standard output cannot be written: {error.strerror}", *more):
+            click.echo(f"deferd: {line}", err=True)
+    except OSError:  # nor can standard error, which may be the same
+        os.dup2(1, 2)
 
 
 def clean(text: object) -> str:

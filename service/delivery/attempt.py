@@ -23,7 +23,6 @@ from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import Any, Final
 
-from config.settings import Relay
 from deferred.defer import CancelledError, Deferred, fail, succeed
 from deferred.failure import Failure
 from deferred.interfaces import Address
@@ -96,7 +95,7 @@ class Attempt:
         self._connector = connector
         self._journal = journal
         self._generation = connector.generation
-        self._relays: tuple[Relay, ...] | None = None  # those that are left; None: no order has been asked for
+        self._relays = connector.in_order(site)  # those that are left
         self._answered: Mapping[str, Outcome] = _NOBODY  # by recipient, whichever host it was
         self._failed_at: tuple[Address, ...] = ()
         self._met: Connection | None = None  # whoever answered at the address that was last tried
@@ -178,12 +177,11 @@ class Attempt:
     def _next_relay(self, error: HostFailure | None) -> Deferred[Receipt]:
         """Fire with a receipt from the first relay left that gives one; fail with `error` if none is left."""
         self._met = None
-        relays = self._connector.in_order(self._site) if self._relays is None else self._relays
-        if not relays:
+        if not self._relays:
             return fail(error)
         if self._outdated:
             return fail(CancelledError())
-        relay, self._relays = relays[0], relays[1:]
+        relay, self._relays = self._relays[0], self._relays[1:]
         d: Deferred[Any] = self._connector.resolve(relay)
         d.add_callback(self._attempt, error)
         return d.add_errback(self._elsewhere)

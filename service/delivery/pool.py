@@ -11,7 +11,7 @@ A connection is busy in a slot, kept, or closing: that takes as long as the serv
 
 from __future__ import annotations
 
-from collections import OrderedDict, defaultdict
+from collections import OrderedDict
 from dataclasses import dataclass, field
 from itertools import takewhile
 from typing import Final, Generic, TypeVar
@@ -42,7 +42,7 @@ class Pool(Generic[C]):
     """
 
     def __init__(self, limits: Limits, idle: float) -> None:
-        self._sites: defaultdict[str, _Site[C]] = defaultdict(_Site)
+        self._sites: dict[str, _Site[C]] = {}
         self._kept: OrderedDict[C, tuple[str, float]] = OrderedDict()  # oldest first: site, when to close
         self._closing: dict[C, str] = {}
         self._busy = 0
@@ -104,7 +104,7 @@ class Pool(Generic[C]):
 
     def enter(self, site: str) -> None:
         """Take a slot."""
-        found = self._sites[site]
+        found = self._at(site)
         if not found.used:
             self._users += 1
         found.busy += 1
@@ -142,13 +142,13 @@ class Pool(Generic[C]):
             return True
         if messages >= self._limits.messages_per_connection or self._idle <= 0:
             return False
-        self._sites[site].idle.append(connection)
+        self._at(site).idle.append(connection)
         self._kept[connection] = (site, now + self._idle)
         return True
 
     def retire(self, site: str, connection: C) -> None:
         """A connection is about to be closed, and counts until it is gone."""
-        found = self._sites[site]
+        found = self._at(site)
         if not found.used:
             self._users += 1
         found.used += 1
@@ -187,6 +187,12 @@ class Pool(Generic[C]):
         if not found.used and not found.idle:
             del self._sites[site]
         return connection
+
+    def _at(self, site: str) -> _Site[C]:
+        found = self._sites.get(site)
+        if found is None:
+            found = self._sites[site] = _Site()
+        return found
 
     def _used_no_more(self, site: str, found: _Site[C]) -> None:
         """The site has none of the slots any more; where it has no connection either, nothing is known of it."""

@@ -17,6 +17,8 @@ CREATE: Final = 0x100
 _GONE: Final = 0x400 | 0x800 | 0x8000  # IN_DELETE_SELF, IN_MOVE_SELF, IN_IGNORED
 _IN_Q_OVERFLOW: Final = 0x4000
 _IN_ONLYDIR: Final = 0x01000000
+_IN_EXCL_UNLINK: Final = 0x04000000  # nothing of files that have lost their names: others may have these now
+_FLAGS: Final = _IN_ONLYDIR | _IN_EXCL_UNLINK
 _IN_CLOEXEC: Final = os.O_CLOEXEC
 _IN_NONBLOCK: Final = os.O_NONBLOCK
 _EVENT: Final = struct.Struct("iIII")
@@ -52,7 +54,7 @@ class Inotify:
         self._fd: int = libc.inotify_init1(_IN_NONBLOCK | _IN_CLOEXEC)
         if self._fd < 0:
             raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
-        if libc.inotify_add_watch(self._fd, os.fsencode(directory), ctypes.c_uint32(mask | _GONE | _IN_ONLYDIR)) < 0:
+        if libc.inotify_add_watch(self._fd, os.fsencode(directory), ctypes.c_uint32(mask | _GONE | _FLAGS)) < 0:
             error = ctypes.get_errno()
             self.close()
             raise OSError(error, os.strerror(error), os.fspath(directory))

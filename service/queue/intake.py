@@ -140,10 +140,13 @@ class Intake:
         if not self._wants(name):
             return
         self._stillness.noticed(name, closed)
+        # what is told last counts: who creates a name that was closed has another file
         if name in self._busy:
-            self._busy[name] = closed or bool(self._busy[name])
+            self._busy[name] = closed
+        elif name in self._for_thread:
+            self._for_thread[name] = closed
         else:
-            self._names[name] = closed or self._names.get(name, False)
+            self._names[name] = closed
 
     def _found(self, name: str) -> None:
         if name.startswith(TAKEN):  # left over by a crash: as nobody knows whether it is another
@@ -179,18 +182,13 @@ class Intake:
     def _take(self, name: str, closed: bool) -> _Read | None:
         """Read one small file; None where there is none to take now."""
         if name in self._busy:
-            self._busy[name] = closed or bool(self._busy[name])
+            if self._busy[name] is None:
+                self._busy[name] = closed
             return None
         try:
             file = self._drop.open(name)
         except Refused as refusal:
-            status = self._drop.status(name)
-            if status is None:  # new/ itself cannot be looked into, if it is there at all
-                self.scan()
-            elif closed or self._stillness.has_lasted(name, status):
-                self._reject(name, status, str(refusal))
-            else:
-                self._look_later(name)
+            self._refused(name, closed, refusal)
             return None
         except NotYet as reason:
             self._look_later(name, reason)
@@ -226,16 +224,28 @@ class Intake:
             self._last_work.read()
             file.close()
 
+    def _refused(self, name: str, closed: bool, refusal: Refused) -> None:
+        status = self._drop.status(name)
+        if status is None:  # new/ itself cannot be looked into, if it is there at all
+            self.scan()
+            self._stillness.forget(name)
+        elif closed or self._stillness.has_lasted(name, status):
+            self._reject(name, status, str(refusal))
+        else:
+            self._look_later(name)
+
     def _passed_over(self, file: DroppedFile, closed: bool) -> bool:
         """Whether the file is to be left alone now: it is stuck, or somebody writes it still."""
         if self._leftovers.holds(file.name, file.identity):
             return True
         writing = file.being_written()
-        if writing is None and not closed and not self._stillness.is_whole(file.name, file.identity):
-            self._look_later(file.name)
-            return True
-        self._stillness.forget(file.name)
-        return bool(writing)  # whoever writes it closes it, and inotify or a scan tells
+        if writing is not None:
+            self._stillness.forget(file.name)
+            return writing  # whoever writes it closes it, and inotify or a scan tells
+        if closed or self._stillness.is_whole(file.name, file.identity):
+            return False
+        self._look_later(file.name)
+        return True
 
     def _take_large(self, file: DroppedFile, closed: bool) -> None:
         if self._large:
@@ -259,6 +269,8 @@ class Intake:
         d.add_both(done)
 
     def _submission(self, file: DroppedFile, job: Job) -> _Read:
+        if self._busy[file.name] is None:  # else the name stands for another file
+            self._stillness.forget(file.name)
         name = file.name.rpartition(".")[0]
         submission = Submission(
             job=job,

@@ -1,8 +1,8 @@
 """Whether a file in new/ is whole, where the kernel does not say if somebody still writes it.
 
 It says so by a lease, for files of our own, and for all where we have CAP_LEASE. A file of another user's is known to
-be whole when its writer was seen to close it. Where nobody was, it has to have stayed the same: for a minute where it
-was created before our eyes, as its writer will be seen to close it (but one that was linked into new/ has none), and
+be whole when its writer was seen to close it. Where nobody was, it has to have stayed the same: for ten minutes where
+it was created before our eyes, as its writer will be seen to close it (but one that was linked into new/ has none), and
 else for some seconds: a scan has found it, and its writer may have been there before us.
 """
 
@@ -15,7 +15,7 @@ from service.queue.drop import Identity
 
 _A_MOMENT: Final = 1.0
 _FOUND: Final = 10.0
-_CREATED: Final = 60.0
+_CREATED: Final = 600.0
 
 
 class Stillness:

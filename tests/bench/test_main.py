@@ -10,7 +10,8 @@ from bench import __main__ as bench
 def test_without_its_peers_it_says_how_to_install_them(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(bench, "PEERS", ("asyncio", "no_such_peer"))
+    monkeypatch.setattr(bench, "NEEDED", {"store": "asyncio", "crowd": "no_such_peer"})
+    assert bench.missing(["store"]) == []
     assert bench.main(["crowd"]) == 1
     shown = capsys.readouterr()
     assert shown.err == "bench: no_such_peer is not installed: `make bench` installs what it needs\n"

@@ -82,6 +82,13 @@ def test_a_name_alone_in_the_header_is_at_our_own_domain(spool, to):
     assert f"To: {to}\r\n".encode() in job.content
 
 
+def test_a_header_that_needs_nothing_is_left_to_tell_the_recipients(spool):
+    """What would be written above it would count against the size of the message."""
+    sent(spool, "-t")
+    (path,) = (spool / "new").iterdir()
+    assert b"X-Receiver" not in path.read_bytes()
+
+
 def test_a_name_alone_may_stand_beside_an_address(spool):
     """In one argument."""
     assert sent(spool, "root,ann@a.example").recipients == ("root@client.example", "ann@a.example")
@@ -133,6 +140,8 @@ def test_the_message_cannot_add_recipients(spool):
         (["dan@d.example", "-C", ""], MESSAGE, os.EX_USAGE),
         (["-f", "a b@c.example", "dan@d.example"], MESSAGE, os.EX_USAGE),
         (["dan@d..example"], MESSAGE, os.EX_NOUSER),
+        (["", "dan@d.example"], MESSAGE, os.EX_NOUSER),
+        (["dan@d.example", "(comment)"], MESSAGE, os.EX_NOUSER),
         (["dan@d.example"], b"", os.EX_DATAERR),
         (["-t"], b"Subject: x\n\nText.\n", os.EX_DATAERR),
         (["dan@d.example"], b"x\0y", os.EX_DATAERR),

@@ -32,6 +32,12 @@ def test_what_was_dropped_is_dropped_though_its_name_cannot_be_printed(spool: Pa
     assert done.returncode == 0
 
 
+def test_what_was_dropped_is_dropped_though_nothing_can_be_said_at_all(spool: Path) -> None:
+    """As from cron, with its log on a full disk."""
+    done = shell('"$@" send > /dev/full 2>&1')
+    assert (done.returncode, len(list((spool / "new").iterdir()))) == (0, 1)
+
+
 @pytest.mark.parametrize("command", ["check --json", "--version", "queue --help"])
 def test_an_output_that_takes_nothing_is_told_of(spool: Path, command: str) -> None:
     """In a line, with status 1."""
@@ -40,6 +46,12 @@ def test_an_output_that_takes_nothing_is_told_of(spool: Path, command: str) -> N
         1,
         b"deferd: standard output cannot be written: No space left on device\n",
     )
+
+
+def test_sendmail_has_a_status_of_sysexits_for_that(spool: Path) -> None:
+    done = shell('"$@" --help > /dev/full', "service.cli.sendmail")
+    assert done.returncode == os.EX_IOERR
+    assert done.stderr == b"deferd: standard output cannot be written: No space left on device\n"
 
 
 def test_a_closed_input_is_told_of(spool: Path) -> None:

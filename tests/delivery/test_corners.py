@@ -65,6 +65,19 @@ def test_no_connection_outlives_a_goodbye_that_is_not_answered(room: Room) -> No
     assert (room.delivery.connections, room.server.open) == (0, 0)
 
 
+def test_a_kept_connection_that_fails_late_does_not_send_its_message_past_the_second_address(room: Room) -> None:
+    """The relays keep the order that they had when the message began."""
+    room.reactor.names["mx.test"] = [HOST, "192.0.2.2"]
+    room.reactor.names["backup.test"] = ["192.0.2.3"]
+    second, backup = (SMTPServer(room.reactor).listen(f"192.0.2.{number}", PORT) for number in (2, 3))
+    relays = (Relay("smtp", "mx.test", PORT), Relay("smtp", "backup.test", PORT))
+    room = room.configured(routes=(Route(domains=("*",), relay=relays, tls="none"),))
+    room.deliver()
+    room.server.on("rcpt", CLOSE)
+    room.deliver()
+    assert [len(server.messages) for server in (room.server, second, backup)] == [1, 1, 0]
+
+
 def test_a_kept_connection_that_has_died_says_nothing_of_its_address(room: Room) -> None:
     """The next relay's name leads to the same one, and it is tried there."""
     room.reactor.names["backup.test"] = [HOST]
