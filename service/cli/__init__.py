@@ -13,7 +13,7 @@ from typing import Final
 import click
 
 from service.cli.options import config_option
-from service.cli.terminal import UNWRITTEN, unwritable
+from service.cli.terminal import is_unwritten, unwritable
 
 __all__ = ["main"]
 
@@ -99,7 +99,7 @@ def main() -> None:
     try:
         cli(prog_name="deferd")
     except OSError as error:
-        if error.filename is not None or error.errno not in UNWRITTEN:
+        if not is_unwritten(error):
             raise
         unwritable(error)
         sys.exit(1)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import errno
 import os
 import re
-import subprocess
 import sys
 from dataclasses import dataclass, field
 from email.utils import formataddr
@@ -20,7 +19,7 @@ from config.loader import ConfigError, load
 from config.settings import Settings
 from service.cli.drop import DropError, drop
 from service.cli.letter import caller, judged, letter
-from service.cli.terminal import UNWRITTEN, clean, unwritable
+from service.cli.terminal import clean, is_unwritten, unwritable
 from service.message.address import check_sender
 from service.message.eml import header_of
 from service.message.job import JobError
@@ -92,7 +91,7 @@ def sendmail(arguments: list[str], stdin: IO[bytes] | None) -> int:
         print(f"deferd-sendmail: {clean(end)}", file=sys.stderr)
         return end.status
     except OSError as error:
-        if error.filename is not None or error.errno not in UNWRITTEN:
+        if not is_unwritten(error):
             raise
         unwritable(error)
         return os.EX_IOERR
@@ -150,10 +149,14 @@ def _set(options: Options, letter_: str, value: str, argument: str) -> None:
 
 
 def _list_queue(options: Options) -> int:
+    from service.cli import cli  # which nobody else needs here
+
     config = ["-c", options.config_path] if options.config_path else []
-    command = [sys.executable, "-c", "from service.cli import main; main()", "queue", "list", *config]
-    status = subprocess.run(command, check=False).returncode  # noqa: S603 (ourselves)
-    return status if status in (os.EX_OK, os.EX_CONFIG) else os.EX_UNAVAILABLE
+    try:
+        cli(["queue", "list", *config], prog_name="deferd")
+    except SystemExit as end:
+        return os.EX_UNAVAILABLE if end.code else os.EX_OK
+    return os.EX_OK
 
 
 def _settings(options: Options) -> Settings:

@@ -19,9 +19,12 @@ import msgspec
 _LAST_COLUMN: Final = 40
 """Characters that there are at least for the last column: what a server said, mostly."""
 
+_UNWRITTEN: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
-UNWRITTEN: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
-"""What the system says where standard output takes nothing."""
+
+def is_unwritten(error: OSError) -> bool:
+    """Whether it is what the system says where standard output takes nothing, and not of a file with a name."""
+    return error.filename is None and error.errno in _UNWRITTEN
 
 
 def unwritable(error: OSError, *more: str) -> None:

@@ -29,11 +29,9 @@ from service.smtp.errors import BrokenAnswer, ChunkingRefused, HostFailure
 from service.smtp.options import SessionOptions
 from service.smtp.session import Session
 
+_CONNECT: Final = Phase.CONNECT.value
 _MOST_ADDRESSES: Final = 8
 """Of one host that are tried, so that no name can keep an attempt busy without end."""
-
-
-_CONNECT: Final = Phase.CONNECT.value
 
 
 class Host(msgspec.Struct, frozen=True):
