@@ -7,7 +7,6 @@ blocks, but for the disk itself.
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import fcntl
 import os
@@ -26,7 +25,7 @@ _FLAGS: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.
 _NAME_OCTETS: Final = 255
 _UNPRINTABLE: Final = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")  # or, as surrogates, octets that are no UTF-8
 TAKEN: Final = ".taken-"
-"""Before the name of a file in new/ that is being removed."""
+"""Before the name of a file that is being removed: above new/ then, or still in it."""
 
 _KINDS: Final = {
     stat.S_IFLNK: "a symbolic link",
@@ -133,6 +132,8 @@ class DropDirectory:
         self.message_size = message_size
         self._layout = layout
         self._new = f"{layout.new}/"
+        self._aside = f"{layout.directory}/{TAKEN}"  # or in new/, where that is a file system of its own
+        self._astray = True  # something taken aside may still be there
 
     def open(self, name: str) -> DroppedFile | None:
         """The file of this name, checked; None where there is none. Raises `Refused`, `NotYet`."""
@@ -175,11 +176,7 @@ class DropDirectory:
 
     def present(self, source: Source) -> bool:
         """Whether the dropped file is still there."""
-        try:
-            now = os.lstat(self._new + source.name)
-        except OSError:
-            return False
-        return (now.st_ino, now.st_mtime_ns, now.st_size) == (source.inode, source.mtime_ns, source.size)
+        return _is_at(self._new + source.name, source)
 
     def status(self, name: str) -> Identity | None:
         """What the name stands for now."""
@@ -196,37 +193,68 @@ class DropDirectory:
         """
         if not self.present(source):
             return
-        aside = TAKEN + source.name
-        if len(os.fsencode(aside)) > _NAME_OCTETS:
-            aside = source.name  # no room: the moment remains
         try:
-            os.rename(self._new + source.name, self._new + aside)  # noqa: PTH104 (as fast as can be: for every job)
-            if aside != source.name and not self.present(Source(aside, source.inode, source.mtime_ns, source.size)):
-                self.put_back(aside)
-                return
-            os.unlink(self._new + aside)  # noqa: PTH108 (as above)
+            aside = self._take_aside(source.name)
+            if _is_at(aside, source):
+                os.unlink(aside)  # noqa: PTH108 (as fast as can be: for every job)
+            else:
+                self._try_to_put_back(aside, source.name)
         except FileNotFoundError:
             return
         except OSError as error:
+            self._astray = True
             raise Stuck(f"its job is accepted, but it cannot be removed ({error.strerror}): remove it") from error
 
-    def put_back(self, aside: str) -> None:
+    def _take_aside(self, name: str) -> str:
+        """Give the file another path, and return that. It is out of new/, if it can be: whoever drops much keeps that
+        directory locked, and each change in it waits for its turn."""
+        if len(os.fsencode(name)) > _NAME_OCTETS - len(TAKEN):
+            return self._new + name  # no room: the moment remains
+        aside = self._aside + name
+        try:
+            os.rename(self._new + name, aside)  # noqa: PTH104 (as fast as can be: for every job)
+        except OSError as error:
+            if error.errno != errno.EXDEV or self._aside == self._new + TAKEN:
+                raise
+            self._aside = self._new + TAKEN
+            return self._take_aside(name)
+        return aside
+
+    def put_all_back(self) -> None:
+        """Let what was taken aside, and could be neither removed nor put back, be looked at again: at a start, and in a
+        scan."""
+        if not self._astray:
+            return
+        self._astray = False
+        try:
+            for name in os.listdir(self._layout.directory):  # noqa: PTH208 (names, not paths)
+                if name.startswith(TAKEN):
+                    self._try_to_put_back(f"{self._layout.directory}/{name}", name.removeprefix(TAKEN))
+        except OSError:
+            self._astray = True
+
+    def put_back(self, name: str) -> None:
+        """The same of one name in new/."""
+        self._try_to_put_back(self._new + name, name.removeprefix(TAKEN))
+
+    def _try_to_put_back(self, aside: str, name: str) -> None:
         """Give what was taken aside its name again, unless a newer file has it, which replaces it. Where that cannot be
         done now, the next scan does it."""
-        with contextlib.suppress(OSError):
-            self._put_back(aside)
-
-    def _put_back(self, aside: str) -> None:
-        path = self._new + aside.removeprefix(TAKEN)
         try:
-            os.link(self._new + aside, path, follow_symlinks=False)
+            self._put_back(aside, self._new + name)
+        except OSError:
+            self._astray = True
+
+    def _put_back(self, aside: str, path: str) -> None:
+        try:
+            os.link(aside, path, follow_symlinks=False)
         except FileExistsError:
             pass
         except OSError:  # others' files may not be linked; a directory cannot be
             if not os.path.lexists(path):
-                os.rename(self._new + aside, path)  # noqa: PTH104 (both are names in new/)
+                os.rename(aside, path)  # noqa: PTH104 (both are paths in text)
                 return
-        os.unlink(self._new + aside)  # noqa: PTH108 (as above)
+        os.unlink(aside)  # noqa: PTH108 (as above)
 
     def reject(self, name: str, read: Identity, why: str, unique: str) -> str:
         """Move the file to rejected/ with its `.why`; return its name there. Raises `Stuck`, or `NotYet` where the name
@@ -274,6 +302,15 @@ def is_passing(error: OSError) -> bool:
 def not_now(error: OSError) -> NotYet:
     """What to raise where a file cannot be read for this error."""
     return (Lacking if error.errno in _LACKING else Unreadable)(error.strerror)
+
+
+def _is_at(path: str, source: Source) -> bool:
+    """Whether the path stands for the dropped file."""
+    try:
+        now = os.lstat(path)
+    except OSError:
+        return False
+    return (now.st_ino, now.st_mtime_ns, now.st_size) == (source.inode, source.mtime_ns, source.size)
 
 
 def _is_utf8(name: bytes) -> bool:

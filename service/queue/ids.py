@@ -8,6 +8,7 @@ Crockford's base 32 in lower case: it sorts as the number does, is read in eithe
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 from random import Random
 from threading import Lock
 from typing import Final
@@ -24,8 +25,9 @@ _ZERO: Final = 1_735_689_600_000  # 2025-01-01 in milliseconds since the epoch
 _RANDOM_BITS: Final = 16
 
 
+@lru_cache(1024)
 def id_text(number: int) -> str:
-    """The id as users meet it."""
+    """The id as users meet it. A job's is asked for several times, when it comes and when it goes."""
     return (
         _PAIRS[number >> 50 & 1023]
         + _PAIRS[number >> 40 & 1023]

@@ -107,6 +107,7 @@ class Intake:
             noticed=self._noticed,
             found=self._found,
             trouble=self._leftovers.trouble,
+            prepare=drop.put_all_back,
             passed=self._go_on,
             crowded=lambda: len(self._names) > 10 * _BATCH,
         )

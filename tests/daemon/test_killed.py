@@ -189,7 +189,7 @@ def test_killed_between_accepting_and_removing_it_does_not_take_the_file_twice(
     nowhere = [{"domains": ["*"], "relay": "smtp://127.0.0.1:1", "tls": "none"}]
     books.process.configure({**SETTINGS, "routes": nowhere})  # until the end: nothing is in flight when it dies
     new = books.process.queue / "new"
-    file, aside = new / f"{books.drop()}.eml", new / ".taken-job-0.eml"
+    file, aside = new / f"{books.drop()}.eml", books.process.queue / ".taken-job-0.eml"
     steps = [
         (RENAME, file, {file}),  # it is accepted
         (UNLINK, aside, {aside}),  # known again, and taken aside
@@ -200,7 +200,7 @@ def test_killed_between_accepting_and_removing_it_does_not_take_the_file_twice(
     for names, path, left in steps:
         died = strace.struck_on(books.process, tmp_path / "trace", names, path, lambda process: process.hear("stopped"))
         assert died, f"not killed at {names}"
-        assert set(new.iterdir()) == left
+        assert {*new.iterdir(), *books.process.queue.glob(".taken-*")} == left
         books.keep_log()
     books.process.config.write_text(relays)
     tally = must_balance(books, record_property)

@@ -6,6 +6,7 @@ import os
 
 import pytest
 
+from tests.fakes.disk import small_disk
 from tests.queue.test_intake import World
 
 
@@ -84,11 +85,75 @@ def test_a_file_renamed_over_an_accepted_one_in_its_last_moment_is_not_lost(begu
     assert [path.name for path in begun.layout.new.iterdir()] == []
 
 
-def test_what_a_crash_left_taken_aside_is_looked_at_again(begun):
+@pytest.mark.parametrize("place", ["", "new"])
+def test_what_a_crash_left_taken_aside_is_looked_at_again(reactor, told, open_store, tmp_path, place):
     """It may be another file than the accepted one; if it is not, it is known."""
-    begun.put(".taken-x.eml")
-    begun.reactor.advance(61)
-    assert (begun.jobs(), begun.new()) == (["x"], [])
+    world = World(reactor, told, open_store, tmp_path)
+    aside = tmp_path / place / ".taken-x.eml"
+    aside.write_text("to ann@a.example")
+    world.intake.start()
+    reactor.advance(31)
+    assert (world.jobs(), world.new(), aside.exists()) == (["x"], [], False)
+    world.intake.stop()
+
+
+def test_what_was_taken_aside_and_could_not_be_removed_is_removed_later(begun, monkeypatch):
+    """It is told of, and taken for nothing new."""
+
+    def refuse(*_, **__):
+        raise OSError(5, "Input/output error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "unlink", refuse)
+        begun.put("x.eml")
+        begun.look()
+        begun.reactor.advance(1)
+    assert [each["name"] for each in begun.told.of("file_stuck")] == ["x.eml"]
+    begun.reactor.advance(35)
+    assert (begun.jobs(), begun.new(), list(begun.layout.directory.glob(".taken-*"))) == (["x"], [], [])
+
+
+def test_what_could_not_be_put_back_is_put_back_by_the_next_scan(begun, monkeypatch):
+    """And until then it is not in new/, nor lost."""
+    rename = os.rename
+
+    def late(path, target):
+        if "/.taken-" in str(path):
+            refuse()
+        if "/.taken-" in str(target):
+            replace(begun, "x.eml", "to bob@b.example")
+        rename(path, target)
+
+    def refuse(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "rename", late)
+        patch.setattr(os, "link", refuse)
+        begun.put("x.eml")
+        begun.look()
+        begun.reactor.advance(1)
+        assert begun.new() == []
+    begun.reactor.advance(35)
+    assert [view.recipients[0].address for view in begun.store.list()] == ["ann@a.example", "bob@b.example"]
+    assert begun.new() == []
+
+
+@pytest.mark.root
+def test_in_a_new_that_is_a_file_system_of_its_own_files_are_taken_aside_in_it(reactor, told, open_store, tmp_path):
+    """As with a volume of its own, from which nothing can be renamed into the directory above."""
+    world = World(reactor, told, open_store, tmp_path)
+    with small_disk(world.layout.new):
+        world.intake.start()
+        for name in ("x", "y"):
+            world.put(f"{name}.eml")
+        world.look()
+        reactor.settle()
+        assert (sorted(world.jobs()), world.new(), told.of("file_stuck")) == (["x", "y"], [], [])
+        world.put(".taken-z.eml")
+        reactor.advance(61)
+        assert (sorted(world.jobs()), world.new()) == (["x", "y", "z"], [])
+        world.intake.stop()
 
 
 def test_an_accepted_file_of_the_longest_name_is_removed(begun):
