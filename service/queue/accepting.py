@@ -20,6 +20,7 @@ from service.queue.store import PRIORITIES, Accepted, Source, Submission
 KEY_KEPT = 7 * 86400.0
 """Seconds for which a key is remembered, from the first job's acceptance (README, Jobs)."""
 
+_ALIASES = "SELECT 1 FROM alias WHERE result = ?"
 _IS_ALIAS = "SELECT 1 FROM alias WHERE result = ? AND job = ?"
 _RESULT_OCTETS = 255 - len(".json")
 _encode = msgspec.json.Encoder().encode
@@ -136,12 +137,14 @@ def _free_name(connection: apsw.Connection, name: str) -> bool:
 
 
 def _free_of_aliases(connection: apsw.Connection, name: str) -> bool:
+    if not connection.execute(_ALIASES, (name,)).fetchone():
+        return True
     over = (
         "job IN (SELECT id FROM job WHERE finished_at IS NOT NULL)"
         " AND NOT EXISTS (SELECT 1 FROM owed_alias o WHERE o.job = alias.job AND o.result = alias.result)"
     )
     connection.execute(f"DELETE FROM alias WHERE result = ? AND {over}", (name,))  # noqa: S608 (the words above)
-    return not connection.execute("SELECT 1 FROM alias WHERE result = ?", (name,)).fetchone()
+    return not connection.execute(_ALIASES, (name,)).fetchone()
 
 
 def _free_of_jobs(connection: apsw.Connection, name: str) -> bool:
