@@ -30,9 +30,8 @@ ENDS = {
 @pytest.fixture(autouse=True)
 def no_collector() -> Iterator[None]:
     """What was there before does not count: a thread of an earlier test, that ends now, lets go of its reactor."""
-    gc.collect()
-    gc.freeze()
     gc.disable()
+    gc.freeze()
     yield
     gc.enable()
     gc.unfreeze()

@@ -46,7 +46,7 @@ def test_one_full_mailbox_does_not_slow_its_site_for_long(room: Room) -> None:
     room.server.latency = 0.1
     room.server.always("rcpt:full@b.example", FULL)
     room.accept("full@b.example")
-    flow(room, 900, 20)
+    flow(room, 900, 10)
     assert len(tries(room, "full@b.example")) < 20
     assert room.delivery.sites()[0].limit == room.settings.limits.connections_per_site
 

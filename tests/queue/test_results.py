@@ -163,7 +163,7 @@ def test_bursts_with_short_lulls_between_do_not_put_results_off_for_ever(
     monkeypatch.setattr(reactor, "defer_to_thread", defer_to_thread)
     names = itertools.count()
     latest = 0
-    for tenth in range(400):
+    for tenth in range(300):
         if tenth % 50 < 46:  # the lull takes 0.4 s
             reactor.wait(store.accept([submission(name=f"j{next(names)}") for _ in range(60)]))
             reactor.wait(store.settle([settlement(claim) for claim in reactor.wait(store.claim("a.example", 60))]))
