@@ -18,14 +18,13 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from service.message.job import shown
+from service.queue.aside import aside_name, is_at, name_before, rename_to_free
 from service.queue.layout import Layout, make_again
 from service.queue.store import Source
 
 _FLAGS: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
 _NAME_OCTETS: Final = 255
 _UNPRINTABLE: Final = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")  # or, as surrogates, octets that are no UTF-8
-TAKEN: Final = ".taken-"
-"""Before the name of a file that is being removed: above new/ then, or still in it."""
 
 _KINDS: Final = {
     stat.S_IFLNK: "a symbolic link",
@@ -131,9 +130,9 @@ class DropDirectory:
     def __init__(self, layout: Layout, message_size: int) -> None:
         self.message_size = message_size
         self._layout = layout
+        self.returned: set[str] = set()
+        """Names of files that were put back, and of which inotify tells as if their writers had renamed them."""
         self._new = f"{layout.new}/"
-        self._aside = f"{layout.directory}/{TAKEN}"  # or in new/, where that is a file system of its own
-        self._astray = True  # something taken aside may still be there
 
     def open(self, name: str) -> DroppedFile | None:
         """The file of this name, checked; None where there is none. Raises `Refused`, `NotYet`."""
@@ -175,8 +174,8 @@ class DropDirectory:
             )
 
     def present(self, source: Source) -> bool:
-        """Whether the dropped file is still there."""
-        return _is_at(self._new + source.name, source)
+        """Whether the dropped file is still there, be it on its way out."""
+        return is_at(self._new + source.name, source) or is_at(self._new + aside_name(source), source)
 
     def status(self, name: str) -> Identity | None:
         """What the name stands for now."""
@@ -186,75 +185,43 @@ class DropDirectory:
             return None
 
     def remove(self, source: Source) -> None:
-        """Remove the dropped file, unless another of its name has taken its place. Raises `Stuck`.
-
-        Between a look and an unlink another file may be renamed over it, and would be lost: so it is taken aside first,
-        and what turns out to be another goes back.
-        """
-        if not self.present(source):
+        """Remove the dropped file, unless another of its name has taken its place (`aside`). Raises `Stuck`."""
+        path = self._new + source.name
+        if not is_at(path, source):
             return
+        aside = aside_name(source)
+        if len(os.fsencode(aside)) > _NAME_OCTETS:
+            aside = source.name  # no room: the moment remains
         try:
-            aside = self._take_aside(source.name)
-            if _is_at(aside, source):
-                os.unlink(aside)  # noqa: PTH108 (as fast as can be: for every job)
+            os.rename(path, self._new + aside)  # noqa: PTH104 (as fast as can be: for every job)
+            path = self._new + aside
+            if aside == source.name or is_at(path, source):
+                os.unlink(path)  # noqa: PTH108 (as above)
             else:
-                self._try_to_put_back(aside, source.name)
+                self.put_back(aside)
         except FileNotFoundError:
             return
         except OSError as error:
-            self._astray = True
-            raise Stuck(f"its job is accepted, but it cannot be removed ({error.strerror}): remove it") from error
+            raise Stuck(f"its job is accepted, but {path} cannot be removed ({error.strerror}): remove it") from error
 
-    def _take_aside(self, name: str) -> str:
-        """Give the file another path, and return that. It is out of new/, if it can be: whoever drops much keeps that
-        directory locked, and each change in it waits for its turn."""
-        if len(os.fsencode(name)) > _NAME_OCTETS - len(TAKEN):
-            return self._new + name  # no room: the moment remains
-        aside = self._aside + name
-        try:
-            os.rename(self._new + name, aside)  # noqa: PTH104 (as fast as can be: for every job)
-        except OSError as error:
-            if error.errno != errno.EXDEV or self._aside == self._new + TAKEN:
-                raise
-            self._aside = self._new + TAKEN
-            return self._take_aside(name)
-        return aside
-
-    def put_all_back(self) -> None:
-        """Let what was taken aside, and could be neither removed nor put back, be looked at again: at a start, and in a
-        scan."""
-        if not self._astray:
+    def put_back(self, aside: str) -> None:
+        """Give what was taken aside its name again, or where a newer file has that a free one. Raises `Stuck`."""
+        name, path = name_before(aside), self._new + aside
+        if name is None:
             return
-        self._astray = False
         try:
-            for name in os.listdir(self._layout.directory):  # noqa: PTH208 (names, not paths)
-                if name.startswith(TAKEN):
-                    self._try_to_put_back(f"{self._layout.directory}/{name}", name.removeprefix(TAKEN))
-        except OSError:
-            self._astray = True
-
-    def put_back(self, name: str) -> None:
-        """The same of one name in new/."""
-        self._try_to_put_back(self._new + name, name.removeprefix(TAKEN))
-
-    def _try_to_put_back(self, aside: str, name: str) -> None:
-        """Give what was taken aside its name again, unless a newer file has it, which replaces it. Where that cannot be
-        done now, the next scan does it."""
-        try:
-            self._put_back(aside, self._new + name)
-        except OSError:
-            self._astray = True
-
-    def _put_back(self, aside: str, path: str) -> None:
-        try:
-            os.link(aside, path, follow_symlinks=False)
-        except FileExistsError:
-            pass
-        except OSError:  # others' files may not be linked; a directory cannot be
-            if not os.path.lexists(path):
-                os.rename(aside, path)  # noqa: PTH104 (both are paths in text)
-                return
-        os.unlink(aside)  # noqa: PTH108 (as above)
+            another = _with_tail(name, f"-{os.lstat(path).st_ino}")
+            try:
+                rename_to_free(path, self._new + name)
+                self.returned.add(name)
+            except FileExistsError:
+                rename_to_free(path, self._new + another)
+                self.returned.add(another)
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            why = f"{path} is {name}, and cannot be given that name again ({error.strerror}): rename it"
+            raise Stuck(why) from error
 
     def reject(self, name: str, read: Identity, why: str, unique: str) -> str:
         """Move the file to rejected/ with its `.why`; return its name there. Raises `Stuck`, or `NotYet` where the name
@@ -282,16 +249,9 @@ class DropDirectory:
         return kept
 
     def _free_name(self, name: str, unique: str) -> str:
-        stem, dot, ending = os.fsencode(name).rpartition(b".")
-        room = _NAME_OCTETS - len(dot + ending) - len(".why")
+        room = _NAME_OCTETS - len(os.fsencode(name)) - len(".why")
         taken = any(os.path.lexists(self._layout.rejected / f"{name}{more}") for more in ("", ".why"))
-        if len(stem) <= room and not taken:
-            return name
-        tail = b"-" + unique.encode()
-        cut = stem[: room - len(tail)]
-        if _is_utf8(stem):
-            cut = cut.decode(errors="ignore").encode()
-        return os.fsdecode(cut + tail + dot + ending)
+        return name if room >= 0 and not taken else _with_tail(name, f"-{unique}", ".why")
 
 
 def is_passing(error: OSError) -> bool:
@@ -304,13 +264,13 @@ def not_now(error: OSError) -> NotYet:
     return (Lacking if error.errno in _LACKING else Unreadable)(error.strerror)
 
 
-def _is_at(path: str, source: Source) -> bool:
-    """Whether the path stands for the dropped file."""
-    try:
-        now = os.lstat(path)
-    except OSError:
-        return False
-    return (now.st_ino, now.st_mtime_ns, now.st_size) == (source.inode, source.mtime_ns, source.size)
+def _with_tail(name: str, tail: str, more: str = "") -> str:
+    """The name with `tail` before its ending, cut where there would be no room for `more` behind it."""
+    stem, dot, ending = os.fsencode(name).rpartition(b".")
+    cut = stem[: _NAME_OCTETS - len(dot + ending) - len(tail) - len(more)]
+    if _is_utf8(stem):
+        cut = cut.decode(errors="ignore").encode()
+    return os.fsdecode(cut + tail.encode() + dot + ending)
 
 
 def _is_utf8(name: bytes) -> bool:

@@ -26,8 +26,9 @@ from deferred.failure import Failure
 from deferred.interfaces import Reactor, TimerHandle
 from service.journal import Journal
 from service.message.job import Job, JobError
+from service.queue.aside import name_before
 from service.queue.attachments import InThread, without_attachments
-from service.queue.drop import TAKEN, DropDirectory, DroppedFile, Identity, NotYet, Refused, printable
+from service.queue.drop import DropDirectory, DroppedFile, Identity, NotYet, Refused, printable
 from service.queue.lastwork import IN_THREAD, LastWork
 from service.queue.layout import Layout
 from service.queue.leftovers import Leftovers
@@ -107,7 +108,6 @@ class Intake:
             noticed=self._noticed,
             found=self._found,
             trouble=self._leftovers.trouble,
-            prepare=drop.put_all_back,
             passed=self._go_on,
             crowded=lambda: len(self._names) > 10 * _BATCH,
         )
@@ -140,6 +140,9 @@ class Intake:
     def _noticed(self, name: str, closed: bool) -> None:
         if not self._wants(name):
             return
+        if closed and name in self._drop.returned:
+            self._drop.returned.discard(name)
+            closed = False  # it tells of our own rename; or, where there was another before, the next one does
         self._stillness.noticed(name, closed)
         # what is told last counts: who creates a name that was closed has another file
         if name in self._busy:
@@ -150,8 +153,9 @@ class Intake:
             self._names[name] = closed
 
     def _found(self, name: str) -> None:
-        if name.startswith(TAKEN):  # left over by a crash: as nobody knows whether it is another
-            self._drop.put_back(name)
+        before = name_before(name)
+        if before is not None and self._wants(before):  # left over by a crash: as nobody knows whether it is another
+            self._leftovers.put_back(name)
         elif self._wants(name) and name not in self._busy:
             self._names.setdefault(name, False)
 

@@ -7,7 +7,6 @@
         queue.db          0600   envelopes and content
         last-work     0600   what the daemon is at work on, for the next one should it die
         damaged-*/    0700   a queue.db that was found damaged, and what was saved of it
-        .taken-*             a dropped file on its way out of new/
         deferd.lock, poke 0660
 
 Modes are given only when a directory is made, what an operator has set stays; all but that of new/ are narrowed by the

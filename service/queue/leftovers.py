@@ -84,6 +84,16 @@ class Leftovers:
         except Stuck as error:
             self.keep(source.name, str(error), lambda: self._drop.remove(source))
 
+    def put_back(self, aside: str) -> None:
+        """Give a file that was taken aside its name again."""
+        status = self._drop.status(aside)
+        if status is None or self.holds(aside, status):
+            return
+        try:
+            self._drop.put_back(aside)
+        except Stuck as error:
+            self.keep(aside, str(error), lambda: self._drop.put_back(aside))
+
     def reject(self, name: str, read: Identity, why: str) -> None:
         """Put aside what was `read` as `name`. Raises `NotYet` where the name stands for something else by now."""
         status = self._drop.status(name)

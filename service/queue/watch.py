@@ -20,9 +20,9 @@ _LATER: Final = 1.0
 class Watch:
     """Calls `noticed(name, closed)` for each name that comes, and `found(name)` for each that is there.
 
-    `closed` tells that whoever wrote the file has closed it, or renamed it into place. `prepare` is called before each
-    scan; `crowded` says whether it is to wait until what was told of has been seen to; `passed` is called after some
-    calls. That the directory cannot be read is `trouble`.
+    `closed` tells that whoever wrote the file has closed it, or renamed it into place. `crowded` says whether a scan is
+    to wait until what was told of has been seen to; `passed` is called after some calls. That the directory cannot be
+    read is `trouble`.
     """
 
     def __init__(
@@ -33,7 +33,6 @@ class Watch:
         *,
         noticed: Callable[[str, bool], object],
         found: Callable[[str], object],
-        prepare: Callable[[], object],
         passed: Callable[[], object],
         crowded: Callable[[], bool],
         trouble: Trouble,
@@ -43,7 +42,6 @@ class Watch:
         self._directory = directory
         self._noticed = noticed
         self._found = found
-        self._prepare = prepare
         self._passed = passed
         self._crowded = crowded
         self._trouble = trouble
@@ -93,7 +91,6 @@ class Watch:
             self._timer.cancel()
         try:
             self._keep_watching()
-            self._prepare()
             self._scanning = iter(os.scandir(self._directory))
         except OSError as error:
             self._cannot_be_read(error)

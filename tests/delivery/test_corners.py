@@ -8,9 +8,11 @@ import pytest
 
 from config.settings import Relay, Retry, Route
 from deferred.defer import Deferred, fail
+from service.delivery.passage import Passage
 from service.message.job import Job
 from service.message.outcome import Phase, State
 from service.queue.store import Claim, Settled, StoreFailed, Submission
+from service.smtp.errors import HostFailure
 from service.smtp.session import Session
 from tests.delivery.room import CONTENT, HOST, PORT, Room, sites
 from tests.fakes.smtp_server import CLOSE, SILENT, STALL, Late, SMTPServer, Then
@@ -34,6 +36,18 @@ def test_nothing_is_in_doubt_while_the_final_dot_is_still_here(room: Room) -> No
 
 
 # kept connections
+
+
+def test_a_message_that_is_out_is_not_called_sent_once_it_has_failed() -> None:
+    """Whoever waits for it hears of the failure first."""
+    content: Any = None
+    heard: list[Any] = []
+    passage = Passage("j1", content, 0, lambda: None)
+    passage.out = True
+    passage.sent().add_callback(heard.append)
+    passage.end = HostFailure(Phase.BODY, "gone")
+    passage.sent().add_errback(lambda failure: heard.append(failure.value))
+    assert heard == [passage, passage.end]
 
 
 def test_a_kept_connection_that_has_just_failed_is_not_taken(room: Room) -> None:

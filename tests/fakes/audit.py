@@ -260,8 +260,7 @@ class Books:
     def _left_over(self) -> list[str]:
         """What is still in the directory, or in the store, though every job has ended."""
         queue = self.process.queue
-        dropped = [*(queue / "new").iterdir(), *(queue / "rejected").iterdir(), *queue.glob(".taken-*")]
-        found = [f"{path} is left" for path in dropped]
+        found = [f"{path} is left" for name in ("new", "rejected") for path in (queue / name).iterdir()]
         results = {path.name for path in (queue / "results").glob("*.json")}
         found += [f"a result of nothing: {name}" for name in results - {f"{name}.json" for name in self.jobs}]
         connection = apsw.Connection(str(queue / "queue.db"), flags=apsw.SQLITE_OPEN_READONLY)

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import ctypes
+import errno
 import os
 
 import pytest
 
-from tests.fakes.disk import small_disk
+from service.message.outcome import Outcome, Phase, State
+from service.queue import drop
+from service.queue.drop import DroppedFile
+from service.queue.store import Settlement
 from tests.queue.test_intake import World
 
 
@@ -54,106 +59,186 @@ def test_a_good_file_renamed_over_a_bad_one_that_is_being_put_aside_is_taken(beg
     assert (begun.jobs(), begun.new(), begun.rejected()) == (["x"], [], [])
 
 
-@pytest.mark.parametrize("linkable", [True, False])
-@pytest.mark.parametrize("newest", ["", "to cat@c.example"])
-def test_a_file_renamed_over_an_accepted_one_in_its_last_moment_is_not_lost(begun, monkeypatch, linkable, newest):
-    """It goes back to its place, unless a newer one is there by then; others' files may not be linked."""
-    rename = os.rename
+class Swap:
+    """In the last moment before an accepted x.eml is taken aside, `replace` is called; after it, `then`."""
 
-    def late(path, target):
-        if "/.taken-" in str(target):
-            monkeypatch.undo()
-            if not linkable:
-                monkeypatch.setattr(os, "link", refuse)
-            replace(begun, "x.eml", "to bob@b.example")
-            rename(path, target)
-            if newest:
-                replace(begun, "x.eml", newest)
-        else:
-            rename(path, target)
+    def __init__(self, monkeypatch, replace, then=lambda: None):
+        rename = os.rename
+        self.waits = True
 
-    def refuse(*_, **__):
-        raise PermissionError(1, "Operation not permitted")
+        def late(path, target):
+            if self.waits and "/.taken-" in str(target):
+                self.waits = False
+                replace()
+                rename(path, target)
+                then()
+            else:
+                rename(path, target)
 
-    monkeypatch.setattr(os, "rename", late)
+        monkeypatch.setattr(os, "rename", late)
+
+
+@pytest.fixture(params=["in one step", "looked at before"])
+def file_system(request, monkeypatch):
+    """One that renames to a free name only, and one that does not know how."""
+    if request.param == "looked at before":
+        real = ctypes.CDLL(None, use_errno=True)
+
+        class Old:
+            def renameat2(self, *_):
+                ctypes.set_errno(errno.EINVAL)
+                return -1
+
+            def __getattr__(self, name):
+                return getattr(real, name)
+
+        monkeypatch.setattr(ctypes, "CDLL", lambda *_, **__: Old())
+
+
+def addresses(world):
+    return [view.recipients[0].address for view in world.store.list()]
+
+
+def asides(world):
+    return [name for name in world.new() if name.startswith(".taken-")]
+
+
+@pytest.mark.usefixtures("file_system")
+def test_a_file_renamed_over_an_accepted_one_in_its_last_moment_is_not_lost(begun, monkeypatch):
+    """It goes back to its place."""
+    Swap(monkeypatch, lambda: replace(begun, "x.eml", "to bob@b.example"))
     begun.put("x.eml")
     begun.look()
     begun.look()
     begun.reactor.advance(35)
-    last = "cat@c.example" if newest else "bob@b.example"
-    assert [view.recipients[0].address for view in begun.store.list()] == ["ann@a.example", last]
-    assert [path.name for path in begun.layout.new.iterdir()] == []
+    assert addresses(begun) == ["ann@a.example", "bob@b.example"]
+    assert begun.new() == []
 
 
-@pytest.mark.parametrize("place", ["", "new"])
-def test_what_a_crash_left_taken_aside_is_looked_at_again(reactor, told, open_store, tmp_path, place):
-    """It may be another file than the accepted one; if it is not, it is known."""
-    world = World(reactor, told, open_store, tmp_path)
-    aside = tmp_path / place / ".taken-x.eml"
-    aside.write_text("to ann@a.example")
-    world.intake.start()
-    reactor.advance(31)
-    assert (world.jobs(), world.new(), aside.exists()) == (["x"], [], False)
-    world.intake.stop()
+@pytest.mark.usefixtures("file_system")
+def test_nor_is_it_where_a_newer_one_has_its_place_by_then(begun, monkeypatch):
+    """It gets another name: what comes back replaces nothing, and is replaced by nothing."""
+    Swap(
+        monkeypatch,
+        lambda: replace(begun, "x.eml", "to bob@b.example"),
+        lambda: replace(begun, "x.eml", "to cat@c.example"),
+    )
+    begun.put("x.eml")
+    begun.look()
+    begun.look()
+    begun.reactor.advance(35)
+    assert sorted(addresses(begun)) == ["ann@a.example", "bob@b.example", "cat@c.example"]
+    assert begun.new() == []
+
+
+def test_nor_where_it_cannot_be_put_back_at_once(begun, monkeypatch):
+    """It is told of, with its path; the next file of the name is another, and both are jobs in the end."""
+    Swap(monkeypatch, lambda: replace(begun, "x.eml", "to bob@b.example"))
+    with monkeypatch.context() as patch:
+        patch.setattr(drop, "rename_to_free", lambda *_: refuse(errno.EIO))
+        begun.put("x.eml")
+        begun.look()
+        begun.reactor.advance(35)
+        [aside] = asides(begun)
+        begun.put("x.eml", "to cat@c.example")
+        begun.look()
+        begun.reactor.advance(65)
+        assert asides(begun) == [aside]
+        assert [each["name"] for each in begun.told.of("file_stuck")] == ["x.eml", aside]
+        assert all(aside in str(each["why"]) for each in begun.told.of("file_stuck"))
+    begun.reactor.advance(35)
+    assert sorted(addresses(begun)) == ["ann@a.example", "bob@b.example", "cat@c.example"]
+    assert begun.new() == []
+
+
+def test_a_directory_that_is_swapped_in_is_refused_as_one(begun, monkeypatch):
+    """It is in nobody's way."""
+
+    def swap():
+        (begun.layout.new / "x.eml").rename(begun.layout.new / "kept.tmp")
+        (begun.layout.new / "x.eml").mkdir()
+
+    Swap(monkeypatch, swap)
+    begun.put("x.eml")
+    begun.look()
+    begun.reactor.advance(35)
+    (begun.layout.new / "kept.tmp").rename(begun.layout.new / "x.eml")
+    begun.look()
+    begun.reactor.advance(35)
+    assert (begun.jobs(), begun.new(), begun.rejected()) == (["x"], [], ["x.eml", "x.eml.why"])
+
+
+def test_what_comes_back_is_not_taken_for_closed(begun, monkeypatch):
+    """It was we who renamed it: somebody may still write it, which nobody tells us of others' files."""
+    monkeypatch.setattr(DroppedFile, "being_written", lambda _: None)
+    writers = []
+
+    def write():
+        (begun.layout.new / "x.eml").unlink()
+        writers.append((begun.layout.new / "x.eml").open("w"))
+        writers[0].write("to bob@b")
+        writers[0].flush()
+
+    Swap(monkeypatch, write)
+    begun.put("x.eml")
+    begun.look()
+    begun.look()
+    begun.reactor.advance(5)
+    assert addresses(begun) == ["ann@a.example"]
+    writers[0].write(".example")
+    writers[0].close()
+    begun.look()
+    assert addresses(begun) == ["ann@a.example", "bob@b.example"]
+
+
+def refuse(error):
+    raise OSError(error, os.strerror(error))
 
 
 def test_what_was_taken_aside_and_could_not_be_removed_is_removed_later(begun, monkeypatch):
     """It is told of, and taken for nothing new."""
-
-    def refuse(*_, **__):
-        raise OSError(5, "Input/output error")
-
     with monkeypatch.context() as patch:
-        patch.setattr(os, "unlink", refuse)
+        patch.setattr(os, "unlink", lambda *_: refuse(errno.EIO))
         begun.put("x.eml")
         begun.look()
         begun.reactor.advance(1)
-    assert [each["name"] for each in begun.told.of("file_stuck")] == ["x.eml"]
+        [aside] = begun.new()
+        [told] = begun.told.of("file_stuck")
+        assert (told["name"], aside in str(told["why"])) == ("x.eml", True)
     begun.reactor.advance(35)
-    assert (begun.jobs(), begun.new(), list(begun.layout.directory.glob(".taken-*"))) == (["x"], [], [])
+    begun.look()
+    assert (begun.jobs(), begun.new()) == (["x"], [])
 
 
-def test_what_could_not_be_put_back_is_put_back_by_the_next_scan(begun, monkeypatch):
-    """And until then it is not in new/, nor lost."""
-    rename = os.rename
-
-    def late(path, target):
-        if "/.taken-" in str(path):
-            refuse()
-        if "/.taken-" in str(target):
-            replace(begun, "x.eml", "to bob@b.example")
-        rename(path, target)
-
-    def refuse(*_, **__):
-        raise OSError(28, "No space left on device")
-
+def test_a_job_is_remembered_while_its_file_is_on_its_way_out(begun, monkeypatch):
+    """However long ago it ended: a file that came back would be another job."""
     with monkeypatch.context() as patch:
-        patch.setattr(os, "rename", late)
-        patch.setattr(os, "link", refuse)
+        patch.setattr(os, "unlink", lambda *_: refuse(errno.EIO))
         begun.put("x.eml")
         begun.look()
         begun.reactor.advance(1)
-        assert begun.new() == []
-    begun.reactor.advance(35)
-    assert [view.recipients[0].address for view in begun.store.list()] == ["ann@a.example", "bob@b.example"]
-    assert begun.new() == []
+        [claim] = begun.reactor.wait(begun.store.claim("a.example", 1))
+        outcome = Outcome("ann@a.example", State.DELIVERED, 250, "2.0.0", "ok", "mx", Phase.CONFIRM)
+        settled = Settlement(claim=claim, outcomes=(outcome,), at=begun.store.now(), attempts=1, due=None)
+        begun.reactor.wait(begun.store.settle([settled]))
+        begun.intake.stop()
+        assert begun.reactor.wait(begun.store.purge(begun.store.now() + 1)) == []
+    assert len(begun.store.list(state="delivered")) == 1
 
 
-@pytest.mark.root
-def test_in_a_new_that_is_a_file_system_of_its_own_files_are_taken_aside_in_it(reactor, told, open_store, tmp_path):
-    """As with a volume of its own, from which nothing can be renamed into the directory above."""
-    world = World(reactor, told, open_store, tmp_path)
-    with small_disk(world.layout.new):
-        world.intake.start()
-        for name in ("x", "y"):
-            world.put(f"{name}.eml")
-        world.look()
-        reactor.settle()
-        assert (sorted(world.jobs()), world.new(), told.of("file_stuck")) == (["x", "y"], [], [])
-        world.put(".taken-z.eml")
-        reactor.advance(61)
-        assert (sorted(world.jobs()), world.new()) == (["x", "y", "z"], [])
-        world.intake.stop()
+def test_what_a_crash_left_taken_aside_is_looked_at_again(begun):
+    """It may be another file than the accepted one; if it is not, it is known."""
+    begun.put(".taken-17-1a-x.eml")
+    begun.reactor.advance(61)
+    assert (begun.jobs(), begun.new()) == (["x"], [])
+
+
+@pytest.mark.parametrize("name", [".taken-", ".taken-x.eml", ".taken-17-1a-", ".taken-1-2-x.pdf", ".taken-1-2-.x.eml"])
+def test_what_only_looks_like_that_is_let_alone(begun, name):
+    """As any file whose name begins with a dot."""
+    begun.put(name)
+    begun.reactor.advance(61)
+    assert (begun.jobs(), begun.new()) == ([], [name])
 
 
 def test_an_accepted_file_of_the_longest_name_is_removed(begun):
