@@ -189,20 +189,28 @@ class DropDirectory:
         path = self._new + source.name
         if not is_at(path, source):
             return
-        aside = aside_name(source)
-        if len(os.fsencode(aside)) > _NAME_OCTETS:
-            aside = source.name  # no room: the moment remains
         try:
-            os.rename(path, self._new + aside)  # noqa: PTH104 (as fast as can be: for every job)
+            aside = self._take_aside(source)
             path = self._new + aside
             if aside == source.name or is_at(path, source):
-                os.unlink(path)  # noqa: PTH108 (as above)
+                os.unlink(path)  # noqa: PTH108 (as fast as can be: for every job)
             else:
                 self.put_back(aside)
         except FileNotFoundError:
             return
         except OSError as error:
             raise Stuck(f"its job is accepted, but {path} cannot be removed ({error.strerror}): remove it") from error
+
+    def _take_aside(self, source: Source) -> str:
+        """Give the file a name of its own, and return that; where there is no room for it, its old one."""
+        aside = aside_name(source)
+        try:
+            os.rename(self._new + source.name, self._new + aside)  # noqa: PTH104 (as fast as can be: for every job)
+        except OSError as error:
+            if error.errno != errno.ENAMETOOLONG:
+                raise
+            return source.name  # the moment remains
+        return aside
 
     def put_back(self, aside: str) -> None:
         """Give what was taken aside its name again, or where a newer file has that a free one. Raises `Stuck`."""
