@@ -11,14 +11,15 @@ import ctypes
 import errno
 import os
 import re
+from pathlib import Path
 from typing import Final
 
 from service.queue.store import Source
 
 _AT_FDCWD: Final = -100
 _RENAME_NOREPLACE: Final = 1
-_UNKNOWN: Final = (errno.EINVAL, errno.ENOSYS)
-_ASIDE: Final = re.compile(r"\.taken-[0-9a-f]+-[0-9a-f]+-(.+)", re.DOTALL)
+_UNSUPPORTED: Final = (errno.EINVAL, errno.ENOSYS)
+_ASIDE: Final = re.compile(r"\.taken-[0-9a-f]+--?[0-9a-f]+-(.+)", re.DOTALL)  # a file from before 1970 has a minus
 
 
 def aside_name(source: Source) -> str:
@@ -52,8 +53,8 @@ def rename_to_free(path: str, target: str) -> None:
         if rename(_AT_FDCWD, os.fsencode(path), _AT_FDCWD, os.fsencode(target), _RENAME_NOREPLACE) == 0:
             return
         error = ctypes.get_errno()
-        if error not in _UNKNOWN:
+        if error not in _UNSUPPORTED:
             raise OSError(error, os.strerror(error), target)
     if os.path.lexists(target):
         raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), target)
-    os.rename(path, target)  # noqa: PTH104 (paths are text here)
+    Path(path).rename(target)

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from service.message.job import shown
-from service.queue.aside import aside_name, is_at, name_before, rename_to_free
+from service.queue.aside import aside_name, is_at, rename_to_free
 from service.queue.layout import Layout, make_again
 from service.queue.store import Source
 
@@ -195,7 +195,7 @@ class DropDirectory:
             if aside == source.name or is_at(path, source):
                 os.unlink(path)  # noqa: PTH108 (as fast as can be: for every job)
             else:
-                self.put_back(aside)
+                self.put_back(aside, source.name)
         except FileNotFoundError:
             return
         except OSError as error:
@@ -212,11 +212,9 @@ class DropDirectory:
             return source.name  # the moment remains
         return aside
 
-    def put_back(self, aside: str) -> None:
+    def put_back(self, aside: str, name: str) -> None:
         """Give what was taken aside its name again, or where a newer file has that a free one. Raises `Stuck`."""
-        name, path = name_before(aside), self._new + aside
-        if name is None:
-            return
+        path = self._new + aside
         try:
             another = _with_tail(name, f"-{os.lstat(path).st_ino}")
             try:

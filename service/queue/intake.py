@@ -155,7 +155,7 @@ class Intake:
     def _found(self, name: str) -> None:
         before = name_before(name)
         if before is not None and self._wants(before):  # left over by a crash: as nobody knows whether it is another
-            self._leftovers.put_back(name)
+            self._leftovers.put_back(name, before)
         elif self._wants(name) and name not in self._busy:
             self._names.setdefault(name, False)
 

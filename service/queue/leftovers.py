@@ -55,7 +55,8 @@ class Trouble:
 
 
 class Leftovers:
-    """Removes accepted files and puts refused ones aside, now or as soon as that can be done."""
+    """Removes accepted files, puts refused ones aside, gives back what was taken for another: now, or as soon as that
+    can be done."""
 
     def __init__(self, reactor: Reactor, journal: Journal, drop: DropDirectory, unique: Callable[[], str]) -> None:
         self._reactor = reactor
@@ -84,15 +85,15 @@ class Leftovers:
         except Stuck as error:
             self.keep(source.name, str(error), lambda: self._drop.remove(source))
 
-    def put_back(self, aside: str) -> None:
-        """Give a file that was taken aside its name again."""
+    def put_back(self, aside: str, name: str) -> None:
+        """Give a file that was taken aside its name again, now or as soon as that can be done."""
         status = self._drop.status(aside)
         if status is None or self.holds(aside, status):
             return
         try:
-            self._drop.put_back(aside)
+            self._drop.put_back(aside, name)
         except Stuck as error:
-            self.keep(aside, str(error), lambda: self._drop.put_back(aside))
+            self.keep(aside, str(error), lambda: self._drop.put_back(aside, name))
 
     def reject(self, name: str, read: Identity, why: str) -> None:
         """Put aside what was `read` as `name`. Raises `NotYet` where the name stands for something else by now."""

@@ -35,9 +35,6 @@ def test_nothing_is_in_doubt_while_the_final_dot_is_still_here(room: Room) -> No
     assert room.outcome().state is State.DELIVERED
 
 
-# kept connections
-
-
 def test_a_message_that_is_out_is_not_called_sent_once_it_has_failed() -> None:
     """Whoever waits for it hears of the failure first."""
     content: Any = None
@@ -48,6 +45,9 @@ def test_a_message_that_is_out_is_not_called_sent_once_it_has_failed() -> None:
     passage.end = HostFailure(Phase.BODY, "gone")
     passage.sent().add_errback(lambda failure: heard.append(failure.value))
     assert heard == [passage, passage.end]
+
+
+# kept connections
 
 
 def test_a_kept_connection_that_has_just_failed_is_not_taken(room: Room) -> None:

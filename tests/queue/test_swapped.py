@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import os
@@ -10,8 +11,9 @@ import pytest
 
 from service.message.outcome import Outcome, Phase, State
 from service.queue import drop
+from service.queue.aside import aside_name, name_before
 from service.queue.drop import DroppedFile
-from service.queue.store import Settlement
+from service.queue.store import Settlement, Source
 from tests.queue.test_intake import World
 
 
@@ -195,14 +197,26 @@ def refuse(error):
     raise OSError(error, os.strerror(error))
 
 
-def test_what_was_taken_aside_and_could_not_be_removed_is_removed_later(begun, monkeypatch):
+@pytest.fixture
+def stays_aside(begun, monkeypatch):
+    """x.eml is accepted, and taken aside, and cannot be removed until the context ends."""
+
+    @contextlib.contextmanager
+    def stays_aside():
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "unlink", lambda *_: refuse(errno.EIO))
+            begun.put("x.eml")
+            begun.look()
+            begun.reactor.advance(1)
+            [aside] = begun.new()
+            yield aside
+
+    return stays_aside
+
+
+def test_what_was_taken_aside_and_could_not_be_removed_is_removed_later(begun, stays_aside):
     """It is told of, and taken for nothing new."""
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "unlink", lambda *_: refuse(errno.EIO))
-        begun.put("x.eml")
-        begun.look()
-        begun.reactor.advance(1)
-        [aside] = begun.new()
+    with stays_aside() as aside:
         [told] = begun.told.of("file_stuck")
         assert (told["name"], aside in str(told["why"])) == ("x.eml", True)
     begun.reactor.advance(35)
@@ -210,13 +224,9 @@ def test_what_was_taken_aside_and_could_not_be_removed_is_removed_later(begun, m
     assert (begun.jobs(), begun.new()) == (["x"], [])
 
 
-def test_a_job_is_remembered_while_its_file_is_on_its_way_out(begun, monkeypatch):
+def test_a_job_is_remembered_while_its_file_is_on_its_way_out(begun, stays_aside):
     """However long ago it ended: a file that came back would be another job."""
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "unlink", lambda *_: refuse(errno.EIO))
-        begun.put("x.eml")
-        begun.look()
-        begun.reactor.advance(1)
+    with stays_aside():
         [claim] = begun.reactor.wait(begun.store.claim("a.example", 1))
         outcome = Outcome("ann@a.example", State.DELIVERED, 250, "2.0.0", "ok", "mx", Phase.CONFIRM)
         settled = Settlement(claim=claim, outcomes=(outcome,), at=begun.store.now(), attempts=1, due=None)
@@ -231,6 +241,13 @@ def test_what_a_crash_left_taken_aside_is_looked_at_again(begun):
     begun.put(".taken-17-1a-x.eml")
     begun.reactor.advance(61)
     assert (begun.jobs(), begun.new()) == (["x"], [])
+
+
+@pytest.mark.parametrize("name", ["x.eml", "-x.eml", "1-2-x.eml", ".taken-1-2-x.eml", "two\nlines.eml"])
+@pytest.mark.parametrize("mtime_ns", [0, 1_790_000_000_123_456_789, -1])
+def test_the_name_before_can_be_told(name, mtime_ns):
+    """Of each name, and also of files from before 1970."""
+    assert name_before(aside_name(Source(name, 17, mtime_ns, 3))) == name
 
 
 @pytest.mark.parametrize("name", [".taken-", ".taken-x.eml", ".taken-17-1a-", ".taken-1-2-x.pdf", ".taken-1-2-.x.eml"])
