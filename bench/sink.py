@@ -35,6 +35,7 @@ MOST_BUSY: Final = 0.8
 
 EVERYTHING: Final = ("PIPELINING", "CHUNKING", "8BITMIME", "SMTPUTF8", "SIZE 104857600")
 NO_CHUNKING: Final = tuple(keyword for keyword in EVERYTHING if keyword != "CHUNKING")
+NO_PIPELINING: Final = tuple(keyword for keyword in NO_CHUNKING if keyword != "PIPELINING")
 
 
 class Endpoint(NamedTuple):

@@ -21,7 +21,7 @@ from bench.mail import Mail
 from bench.place import Folder
 from bench.postfix import Postfix, look_for_it
 from bench.processes import Cost, run
-from bench.sink import EVERYTHING, NO_CHUNKING, Report, Sink, judged
+from bench.sink import EVERYTHING, NO_CHUNKING, NO_PIPELINING, Report, Sink, judged
 from bench.suite import Benchmark, Picture, Scale, Shown
 from bench.svg import Bar, bars
 from bench.tables import Table, number, times
@@ -60,6 +60,7 @@ def measure(scale: Scale) -> list[Row]:
         postfix_drains,
         bare_with_chunking,
         bare_without_chunking,
+        bare_without_pipelining,
         with_aiosmtplib,
         with_threads,
     )
@@ -196,6 +197,11 @@ def bare_with_chunking(messages: int) -> Row:
 def bare_without_chunking(messages: int) -> Row:
     """The end of a message and the next envelope in one write."""
     return _client("bare", "bare loop, PIPELINING", messages, keywords=NO_CHUNKING, files=True)
+
+
+def bare_without_pipelining(messages: int) -> Row:
+    """A reply awaited after each command: the loop that one writes before one has measured it."""
+    return _client("bare", "bare loop, a reply at a time", messages, keywords=NO_PIPELINING, files=True)
 
 
 def with_aiosmtplib(messages: int) -> Row:

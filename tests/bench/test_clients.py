@@ -22,7 +22,6 @@ CASES = [
     pytest.param(client, keywords, id=f"{client.__name__}-{name}")
     for client in CLIENTS
     for name, keywords in SERVERS.items()
-    if keywords or client is not bare.send  # which relies on PIPELINING
 ]
 
 
