@@ -15,6 +15,8 @@ OCTETS: Final = {"": 1, "k": 1024, "m": 1024**2, "g": 1024**3, "t": 1024**4}
 LONGEST: Final = 10 * 365 * 86_400.0
 FASTEST: Final = 100_000.0
 """Messages a second."""
+_EACH: Final = {"s": "a second", "m": "a minute", "h": "an hour", "d": "a day"}
+_NEARLY: Final = 1e-6
 
 _NUMBER: Final = r"[0-9]{1,15}(?:\.[0-9]{1,9})?"
 _PART: Final = re.compile(rf"({_NUMBER})(ms|s|m|h|d|w)")
@@ -62,3 +64,11 @@ def rate(text: str) -> float:
     if messages / seconds > FASTEST:
         raise ValueError(f"is too fast; the most is {FASTEST:.0f}/s, and null is no limit")
     return messages / seconds
+
+
+def rate_in_words(rate: float) -> str:
+    """Messages a second, in the unit in which that is a number to remember: "30 a minute"."""
+    ways = [(rate * SECONDS[unit], word) for unit, word in _EACH.items()]
+    whole = [way for way in ways if way[0] > 0.99 and abs(way[0] - round(way[0])) < _NEARLY]
+    number, word = (whole or [way for way in ways if way[0] >= 1] or ways[-1:])[0]
+    return f"{number:.6g} {word}" if whole else f"{number:.4g} {word}"

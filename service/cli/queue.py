@@ -17,7 +17,7 @@ from config.settings import Settings
 from service.cli.elsewhere import elsewhere
 from service.cli.options import config_option, give_up, json_option, local_settings
 from service.cli.recover import recover, tell_set_aside
-from service.cli.standing import print_standing
+from service.cli.standing import insert_rates, print_standing
 from service.cli.terminal import clean, print_json, print_table
 from service.timestamp import rfc3339
 
@@ -189,11 +189,13 @@ def show(config_path: str | None, as_json: bool, job_id: str) -> None:
         if value not in (None, ""):
             click.echo(f"{name + ':':<14}{clean(value)}")
     click.echo()
-    sites = [
-        (one.site, _at_site(one), one.attempts, _when(one.next_attempt, in_flight=one.state == "in_flight"), one.rests)
+    titles = ["site", "state", "attempts", "next attempt", "rests because of"]
+    sites: list[list[object]] = [
+        [one.site, _at_site(one), one.attempts, _when(one.next_attempt, in_flight=one.state == "in_flight"), one.rests]
         for one in job.sites
     ]
-    print_table(("site", "state", "attempts", "next attempt", "rests because of"), sites)
+    insert_rates(titles, sites, [one.rate for one in job.sites])
+    print_table(titles, sites)
     click.echo()
     rows = [(r.address, r.state, r.host, r.phase, _answer(r.code, r.enhanced, r.text), r.at) for r in job.recipients]
     print_table(("recipient", "state", "host", "phase", "last answer", "at"), rows)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import click
 
+from config.units import rate_in_words
 from service.cli.terminal import print_table
 
 if TYPE_CHECKING:
@@ -16,15 +18,25 @@ if TYPE_CHECKING:
 def print_standing(standing: Standing, most: int = sys.maxsize) -> None:
     """Print a table of the sites, those with most mail first and `most` of them, and below it how many jobs there are
     in each state."""
-    rows = [
-        (one.site, one.waiting, one.due_now, one.in_flight, one.held, one.next_due, _rest(one.rest))
-        for one in standing.sites[:most]
+    shown = standing.sites[:most]
+    titles = ["site", "waiting", "due now", "in flight", "held", "next due", "rests"]
+    rows: list[list[object]] = [
+        [one.site, one.waiting, one.due_now, one.in_flight, one.held, one.next_due, _rest(one.rest)] for one in shown
     ]
-    print_table(("site", "waiting", "due now", "in flight", "held", "next due", "rests"), rows)
+    insert_rates(titles, rows, [one.rate for one in shown])
+    print_table(titles, rows)
     if len(standing.sites) > most:
         click.echo(f"and {len(standing.sites) - most} more sites: `deferd queue count` shows them")
     if standing.jobs is not None:
         click.echo("jobs: " + ", ".join(f"{number} {state}" for state, number in standing.jobs.items() if number))
+
+
+def insert_rates(titles: list[str], rows: Sequence[list[object]], rates: Sequence[float | None]) -> None:
+    """A column before the last for the sites' rates, where one has any."""
+    if any(rate is not None for rate in rates):
+        titles.insert(-1, "at most")
+        for row, rate in zip(rows, rates, strict=True):
+            row.insert(-1, None if rate is None else rate_in_words(rate))
 
 
 def _rest(rest: RestView | None) -> str:

@@ -35,6 +35,11 @@ class TokenBucket:
         self._interval = 0.0 if rate is None else 1.0 / rate
         self._depth = max(self._interval, _SLACK)
 
+    def resume(self, when: float, now: float) -> None:
+        """Go on where another bucket was that would have had its next token at `when`; but nobody waits for it longer
+        than an empty bucket needs, as the rate, or a clock, may be another now."""
+        self._empty_at = max(self._empty_at, min(when, now + self._interval) - self._interval)
+
     def when(self, now: float) -> float:
         """When there is a token: `now`, or the later time at which `take` finds it."""
         return max(now, self._empty_at + self._interval)
@@ -42,6 +47,10 @@ class TokenBucket:
     def available(self, now: float, most: int) -> int:
         """How many tokens, at most `most`, `take` would find at that time."""
         return self._count(now, most)[0] if self._interval else most
+
+    def after_next(self, now: float) -> float:
+        """When there will be the token behind the next one, if that is taken as soon as it is there."""
+        return self.when(now) + self._interval
 
     def take(self, now: float, most: int = 1) -> int:
         """Take as many tokens as there are, and at most `most`; return how many."""

@@ -47,16 +47,25 @@ class Scheduler:
         self._turns = Turns(reactor, store, pool, self._sites, deliver, belongs, self._report)
 
     def resume(self, known: Collection[str]) -> None:
-        """Go on with the rests that a former process noted, at sites that are still `known`. Raises `StoreFailed`."""
-        shift = self._store.now() - self._reactor.time()
+        """Go on with the rests that a former process noted, at sites that are still `known`, and at the pace that it
+        kept to. Raises `StoreFailed`."""
+        now = self._reactor.time()
+        shift = self._store.now() - now
         longest = self.retry.site_rest.longest * (1 + self.retry.jitter)
-        for rest in self._store.rests():
+        for rest in self._store.notes.rests():
             if rest.site not in known:
-                self._store.forget_rest(rest.site).add_errback(self._report)
+                self._store.notes.forget_rest(rest.site).add_errback(self._report)
                 continue
             state = self._sites[rest.site]
-            state.resume(rest, shift, self._reactor.time(), longest)
+            state.resume(rest, shift, now, longest)
             state.rest_timer = self._reactor.call_later(self.rest_left(rest.site), self._wake_up, state)
+        for pace in self._store.notes.paces():
+            state = self._sites[pace.site]
+            if state.rate is None:  # nor is there one where the site is no more
+                self._store.notes.forget_pace(pace.site).add_errback(self._report)
+                continue
+            state.pace.resume(pace.next - shift, now)
+            state.paced = True
 
     # what others ask and tell
 
@@ -111,6 +120,8 @@ class Scheduler:
         self._turns.distrust()
         for state in self._sites.values():
             state.allow(self._sites.allowance(state.name))
+            if state.paced or state.rate is not None:  # what went before a rate that is new counts for it
+                self._turns.note_pace(state)
             if state.name in changed:
                 self._cancel_rest(state)
                 state.renewed(self._reactor.time())
@@ -132,7 +143,7 @@ class Scheduler:
         back = state.served(began)
         if state.noted and not state.failures:
             state.noted = False
-            self._store.forget_rest(site).add_errback(self._report)
+            self._store.notes.forget_rest(site).add_errback(self._report)
         if back:
             self._cancel_rest(state)
             self._journal.tell("site_back", site=site)
@@ -149,7 +160,7 @@ class Scheduler:
         if length is not None:
             state.rest_timer = self._reactor.call_later(length, self._wake_up, state)
             state.noted = True
-            self._store.note_rest(state.as_rest(self._store.now() - now)).add_errback(self._report)
+            self._store.notes.note_rest(state.as_rest(self._store.now() - now)).add_errback(self._report)
             self._turns.empty(state)
             self._journal.tell(
                 "site_resting",

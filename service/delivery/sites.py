@@ -79,6 +79,8 @@ class SiteState:
     """Seconds that the store took to answer when it was last asked for more."""
     noted: bool = False
     """Whether the store knows of its rest."""
+    paced: bool = False
+    """Whether the store knows of its rate."""
     probe: str | None = None
     """The message that finds out whether the site is back; others may still hang there from before its rest."""
     timer: TimerHandle | None = None

@@ -23,7 +23,7 @@ from service.delivery.lookout import Lookout
 from service.delivery.pool import Pool
 from service.delivery.sites import Sites, SiteState
 from service.delivery.stock import octets
-from service.queue.store import Claim, Store, StoreFailed
+from service.queue.store import Claim, Pace, Store, StoreFailed
 
 _STORE_PATIENCE: Final = 1.0
 """Seconds between looks at a store that cannot commit."""
@@ -42,6 +42,10 @@ _MOST_OCTETS: Final = 16 * 1024 * 1024
 
 _STALE: Final = 1.0
 """Seconds' worth of messages in stock that are too many: the site has become slow."""
+
+_NOTED: Final = 10.0
+"""Messages a second: by a higher rate the next message's time has come before another daemon can have started, and need
+not be noted each time. By this one and lower ones messages are claimed one by one."""
 
 _REFUSED_AT_ONCE: Final = 4
 """Sites that are asked whether they may have a slot that has become free."""
@@ -125,6 +129,16 @@ class Turns:
         if self._has_too_many(state) or self._waits_for_its_pace(state):
             return None
         return self._take(state)
+
+    def note_pace(self, state: SiteState) -> None:
+        """Have the store know how fast the site is served now, when nothing of it is in stock."""
+        notes, now = self._store.notes, self._reactor.time()
+        state.paced = state.rate is not None
+        if state.rate is None:
+            noted = notes.forget_pace(state.name)
+        else:
+            noted = notes.note_pace(self._pace(state, state.rate, state.pace.when(now) - now))
+        noted.add_errback(self._report)
 
     def stop(self) -> None:
         """Claim and begin nothing any more."""
@@ -245,10 +259,25 @@ class Turns:
         promised = min(number, room)
         self._promised += promised
         state.claiming, state.more = True, False
-        d: Deferred[Any] = self._store.claim(state.name, number)
+        d: Deferred[Any] = self._store.claim(state.name, number, self._pace_with(state))
         d.add_both(self._answered, state, promised, self._reactor.time())
         d.add_callbacks(self._claimed, self._not_claimed, state, callback_args=(number, self._epoch))
         d.add_errback(self._report)
+
+    def _pace_with(self, state: SiteState) -> Pace | None:
+        """When the site may have a message behind the one that is to be claimed: durable before that is begun, so that
+        a daemon that starts then, whatever became of this one, keeps to it."""
+        if state.rate is None:
+            return None
+        if state.rate <= _NOTED:
+            now, state.paced = self._reactor.time(), True
+            return self._pace(state, state.rate, state.pace.after_next(now) - now)
+        if not state.paced:
+            self.note_pace(state)
+        return None
+
+    def _pace(self, state: SiteState, rate: float, seconds: float) -> Pace:
+        return Pace(site=state.name, rate=rate, next=self._store.now() + seconds)
 
     def _wanted(self, state: SiteState, room: int) -> int:
         stock = len(state.stock)
@@ -310,6 +339,8 @@ class Turns:
         """The claims are not to be begun, or not now."""
         if claims:
             state.more = True
+            if state.paced:
+                self.note_pace(state)
             self._store.unclaim(claims).add_callback(self._given_back).add_errback(self._report)
 
     def _given_back(self, sites: list[str]) -> None:

@@ -26,7 +26,7 @@ import msgspec
 
 from deferred.failure import Failure
 from service.queue.frames import read_log
-from service.queue.schema import FAULTS, TABLES, VERSION, explain
+from service.queue.schema import FAULTS, TABLES, UPGRADES, VERSION, explain
 from service.queue.store import StoreFailed
 
 FOLDER: Final = "damaged-"
@@ -154,15 +154,18 @@ def _missing(connection: apsw.Connection, results: bool) -> str | None:
         return "it has tables, but no version"
     if version < 0:
         return "its version is none"
-    missing = sorted(_names() - there)
-    if version == VERSION and missing:
-        return f"it has no {', '.join(missing)}"
-    return None
+    if version not in (VERSION, *UPGRADES):
+        return None  # opening it says what to do
+    coming = [UPGRADES[older] for older in range(version, VERSION)]
+    missing = sorted(_names(TABLES) - _names(*coming) - there)
+    return f"it has no {', '.join(missing)}" if missing else None
 
 
-def _names() -> set[str]:
+def _names(*statements: str) -> set[str]:
+    """Of the tables and indexes that these make."""
     with contextlib.closing(apsw.Connection(":memory:")) as connection:
-        connection.execute(TABLES)
+        for each in statements:
+            connection.execute(each)
         rows = connection.execute("SELECT name FROM sqlite_schema WHERE name NOT LIKE 'sqlite_%'")
         return {str(name) for (name,) in rows}
 
@@ -183,7 +186,7 @@ def _unseen(connection: apsw.Connection, log: Path) -> str | None:
 
 def _checked(connection: apsw.Connection, whole: bool) -> str | None:
     """What SQLite finds."""
-    if connection.pragma("user_version") != VERSION:
+    if connection.pragma("user_version") not in (VERSION, *UPGRADES):
         return None  # opening it says what to do
     checks = ["PRAGMA integrity_check(1)"] if whole else [f"PRAGMA integrity_check({name})" for name in _LIVED_BY]
     for check in checks:

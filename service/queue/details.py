@@ -21,10 +21,11 @@ UNDER_WAY: Final = """
 SELECT job, max(state = 1), min(priority) FROM delivery WHERE job IN (SELECT value FROM json_each(?)) GROUP BY job
 """
 SITES: Final = """
-SELECT r.site, d.state, d.attempts, iif(d.state = 0, max(d.due, ifnull(x.ends, d.due)), NULL), d.doubts,
-       iif(d.state = 0, x.why, NULL)
+SELECT r.site, d.state, d.attempts, iif(d.state = 0, max(d.due, ifnull(x.ends, d.due), ifnull(p.next, d.due)), NULL),
+       d.doubts, iif(d.state = 0, x.why, NULL), p.rate
 FROM (SELECT site, min(position) AS first FROM recipient WHERE job = ?1 GROUP BY site) r
-LEFT JOIN delivery d ON d.job = ?1 AND d.site = r.site LEFT JOIN rest x ON x.site = r.site ORDER BY r.first
+LEFT JOIN delivery d ON d.job = ?1 AND d.site = r.site LEFT JOIN rest x ON x.site = r.site
+LEFT JOIN pace p ON p.site = r.site ORDER BY r.first
 """
 NAMED: Final = """
 SELECT id FROM job WHERE result = ?1 UNION ALL SELECT job FROM alias WHERE result = ?1
@@ -43,7 +44,8 @@ class ListedJob(JobView, frozen=True, kw_only=True):
 class JobSite(msgspec.Struct, frozen=True, kw_only=True):
     """A site of a job, with how its message there stands: `done` where no recipient waits any more, and nothing else is
     known then. `doubts` counts how often a server may have got the message without our knowing. `rests` says why the
-    site has been given a rest, whichever message it was that met the failure; None where it serves."""
+    site has been given a rest, whichever message it was that met the failure; None where it serves. `rate` is how many
+    messages a second the site is given at most; None where it has had none, or there is no limit."""
 
     site: str
     state: AtSite
@@ -51,6 +53,7 @@ class JobSite(msgspec.Struct, frozen=True, kw_only=True):
     next_attempt: str | None
     doubts: int | None
     rests: str | None
+    rate: float | None = None
 
 
 class JobDetails(ListedJob, frozen=True, kw_only=True):
@@ -104,8 +107,9 @@ def details(connection: apsw.Connection, id: str, offset: float, max_age: float)
                 next_attempt=rfc3339_wall(due, offset),
                 doubts=doubts,
                 rests=rests,
+                rate=rate,
             )
-            for site, state, attempts, due, doubts, rests in sites
+            for site, state, attempts, due, doubts, rests, rate in sites
         ),
         key=key,
         expires_at=rfc3339_wall(expires, offset),

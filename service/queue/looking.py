@@ -27,11 +27,11 @@ SELECT job, address, state, code, enhanced, text, host, phase, at FROM recipient
 ORDER BY job, position
 """  # noqa: S608 (as above)
 _NEXT: Final = f"""
-SELECT d.job, min(iif(d.state = 0, max(d.due, ifnull(r.ends, d.due)), d.due))
-FROM delivery d LEFT JOIN rest r ON r.site = d.site
+SELECT d.job, min(iif(d.state = 0, max(d.due, ifnull(r.ends, d.due), ifnull(p.next, d.due)), d.due))
+FROM delivery d LEFT JOIN rest r ON r.site = d.site LEFT JOIN pace p ON p.site = d.site
 WHERE d.job {_THESE} AND d.state < 2 AND NOT d.hold GROUP BY d.job
 """  # noqa: S608 (as above)
-"""What waits for a site that rests is not tried before the rest is over."""
+"""What waits for a site that rests is not tried before the rest is over, nor at one with a rate before its time."""
 _OF_STATE: Final = "SELECT id FROM job WHERE state = ? ORDER BY id LIMIT ?"
 _OF_STATE_AND_SITE: Final = """
 SELECT id FROM job WHERE state = ? AND EXISTS (SELECT 1 FROM recipient r WHERE r.job = job.id AND r.site = ?)

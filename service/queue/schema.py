@@ -11,6 +11,7 @@
     owed       jobs whose result file does not yet show how they stand; owed_alias, aliases
     retried    sites that a command asked to be tried now
     rest       sites whose hosts failed, and that have not served since (store.Rest)
+    pace       sites that are served by a rate (store.Pace)
     tally      how many jobs there are in each state, kept by triggers, so that nobody counts a million rows
     meta       single values: the routes' fingerprint, the last probe, what was seen of the clocks (calendar.Seen)
 
@@ -32,7 +33,7 @@ import apsw
 
 from service.queue.store import StoreFailed
 
-VERSION: Final = 3
+VERSION: Final = 4
 PIECE: Final = 256 * 1024
 """Octets of content in one row: content up to this size is one piece and travels with its claim."""
 
@@ -40,7 +41,7 @@ READY: Final = 0
 CLAIMED: Final = 1
 HELD: Final = 2
 
-TABLES: Final = """
+_VERSION_3: Final = """
 CREATE TABLE meta (name TEXT PRIMARY KEY, value ANY) STRICT, WITHOUT ROWID;
 CREATE TABLE tally (state TEXT PRIMARY KEY, jobs INTEGER NOT NULL) STRICT, WITHOUT ROWID;
 INSERT INTO tally VALUES ('queued', 0), ('held', 0), ('delivered', 0), ('failed', 0), ('partly', 0);
@@ -137,6 +138,12 @@ CREATE TABLE rest (
     site TEXT PRIMARY KEY, ends REAL NOT NULL, failures INTEGER NOT NULL, since REAL NOT NULL, why TEXT NOT NULL
 ) STRICT, WITHOUT ROWID;
 """
+_VERSION_4: Final = """
+CREATE TABLE pace (site TEXT PRIMARY KEY, rate REAL NOT NULL, next REAL NOT NULL) STRICT, WITHOUT ROWID;
+"""
+TABLES: Final = "".join((_VERSION_3, _VERSION_4))
+UPGRADES: Final = {3: _VERSION_4}
+"""What makes of a version the next one."""
 
 FAULTS: Final = (
     apsw.BusyError,
@@ -219,12 +226,17 @@ def _make_file(path: Path) -> None:
 
 
 def _make_tables(connection: apsw.Connection, path: Path) -> None:
-    if connection.pragma("user_version") == 0:
+    if connection.pragma("user_version") in (0, *UPGRADES):
         connection.execute("BEGIN IMMEDIATE")
         # Asked again under the lock: a command may have made them meanwhile.
-        if connection.pragma("user_version") == 0:
+        version = connection.pragma("user_version")
+        if version == 0:
             connection.execute(TABLES)
-            connection.execute(f"PRAGMA user_version = {VERSION}")
+            version = VERSION
+        while version in UPGRADES:
+            connection.execute(UPGRADES[version])
+            version += 1
+        connection.execute(f"PRAGMA user_version = {version}")
         connection.execute("COMMIT")
     _check_version(connection, path)
 
@@ -233,6 +245,11 @@ def _check_version(connection: apsw.Connection, path: Path) -> None:
     version = connection.pragma("user_version")
     if version == 0:
         raise StoreFailed(f"{path} is not yet a queue: start deferd first")
+    if version in UPGRADES:
+        raise StoreFailed(
+            f"{path} was written by an older deferd (schema {version}, known {VERSION}): start `deferd run` of this"
+            " one, which brings it up to date"
+        )
     if version < VERSION:
         raise StoreFailed(
             f"{path} was written by an older deferd, before the first release (schema {version}, known {VERSION}):"

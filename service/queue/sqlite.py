@@ -26,10 +26,10 @@ from service.queue.commit import GroupCommit
 from service.queue.damage import as_store_failed, note_damage
 from service.queue.ids import Ids, id_number
 from service.queue.owing import Changed, OwedResult, ResultPolicy
-from service.queue.rests import forget_rest, note_rest, read_rests
 from service.queue.schema import FAULTS, open_reader
 from service.queue.settlements import OPEN, Settle
 from service.queue.settling import claim_due, mark_dot, sites_now, unclaim
+from service.queue.sitenotes import SQLiteSiteNotes, note_pace
 from service.queue.staging import HEAVY, Staging
 from service.queue.store import (
     Accepted,
@@ -38,7 +38,7 @@ from service.queue.store import (
     Counts,
     JobState,
     JobView,
-    Rest,
+    Pace,
     Settled,
     Settlement,
     SiteBacklog,
@@ -62,7 +62,7 @@ class SQLiteStore:
     `results` says which jobs are owed a result file; it may be changed at any time. `changed` is called after each
     commit with the jobs whose result is to be written anew. `present` tells whether a dropped file is still there: its
     job is not forgotten before it. `boot` tells how much time passed while no daemon ran. `calendar` has the store's
-    time.
+    time, `notes` what is to be known of sites also after a restart.
     """
 
     def __init__(
@@ -88,6 +88,7 @@ class SQLiteStore:
         self._reactor = reactor
         self._commit = GroupCommit(path, reactor, journal)
         self._look = open_reader(path, busy_timeout=_LOOK_TIMEOUT)
+        self.notes = SQLiteSiteNotes(self._commit, self._looked)
         self._timekeeper = Timekeeper(reactor, journal, self._commit, read_seen(self._look), boot)
         self.calendar: Calendar = self._timekeeper.calendar
         last = self._look.execute(
@@ -156,8 +157,9 @@ class SQLiteStore:
 
     # Handing out and settling
 
-    def claim(self, site: str, limit: int) -> Deferred[list[Claim]]:
-        """Lease up to `limit` messages of `site` that are due, by priority and time; fewer where they are large."""
+    def claim(self, site: str, limit: int, pace: Pace | None = None) -> Deferred[list[Claim]]:
+        """Lease up to `limit` messages of `site` that are due, by priority and time; fewer where they are large. With
+        what is leased `pace` is noted."""
         lease = self._ids.mint()
         before = self._asked_for.get(site, 0)
         self._asked_for[site] = before + limit
@@ -165,7 +167,10 @@ class SQLiteStore:
         favours = (end + 1) // 2 - (first + 1) // 2, end // 2 - first // 2
 
         def run(connection: apsw.Connection, again: bool) -> list[Claim]:
-            return claim_due(connection, site, limit, self._timekeeper.due_by(), lease, again, favours=favours)
+            claims = claim_due(connection, site, limit, self._timekeeper.due_by(), lease, again, favours=favours)
+            if claims and pace is not None:
+                note_pace(connection, pace)
+            return claims
 
         # mostly there are fewer, and time bounds the batch as well
         return self._commit.submit(run, cost=1 + limit // 10)
@@ -222,18 +227,6 @@ class SQLiteStore:
             return sorted({site for claim in given for site in self._sites_now(connection, claim)})
 
         return self._commit.submit(run, cost=len(given), last=True)
-
-    def rests(self) -> list[Rest]:
-        """The sites whose hosts had failed when that was last noted, and that have not served since."""
-        return self._looked(read_rests)
-
-    def note_rest(self, rest: Rest) -> Deferred[None]:
-        """Remember that a site rests, across restarts."""
-        return self._commit.submit(lambda connection, _: note_rest(connection, rest))
-
-    def forget_rest(self, site: str) -> Deferred[None]:
-        """The site serves."""
-        return self._commit.submit(lambda connection, _: forget_rest(connection, site))
 
     def _land(self, connection: apsw.Connection, claim: Claim, state: JobState = "queued") -> None:
         """Move what is left of a claim that former routes made."""

@@ -1,4 +1,5 @@
-"""Statements that tell how each site stands: how much waits there, is due, in flight or held, and whether it rests."""
+"""Statements that tell how each site stands: how much waits there, is due, in flight or held, whether it rests, and how
+fast it is served."""
 
 from __future__ import annotations
 
@@ -9,9 +10,9 @@ import apsw
 import msgspec
 
 from service.queue.looking import rfc3339_wall
-from service.queue.rests import read_rests
 from service.queue.schema import CLAIMED, HELD, READY
-from service.queue.store import JobState, Rest
+from service.queue.sitenotes import read_paces, read_rests
+from service.queue.store import JobState, Pace, Rest
 
 _GROUPS: Final = (
     "SELECT site, state, count(*), count(*) FILTER (WHERE due <= ?1), min(due) FROM delivery {}GROUP BY state, site"
@@ -32,8 +33,9 @@ class RestView(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SiteStanding(msgspec.Struct, frozen=True, kw_only=True):
-    """Messages of a site: `waiting`, of these `due_now`, none while it rests; the first is tried at `next_due`, not
-    before the rest is over. `in_flight`: claimed by the daemon; `held`."""
+    """Messages of a site: `waiting`, of these `due_now`, none while it rests or its next is not to go yet by its `rate`
+    (messages a second; None: no limit); the first is tried at `next_due`, not before that is over. `in_flight`: claimed
+    by the daemon; `held`."""
 
     site: str
     waiting: int = 0
@@ -42,6 +44,7 @@ class SiteStanding(msgspec.Struct, frozen=True, kw_only=True):
     held: int = 0
     next_due: str | None = None
     rest: RestView | None = None
+    rate: float | None = None
 
 
 class Standing(msgspec.Struct, frozen=True, kw_only=True):
@@ -62,7 +65,11 @@ def standing(connection: apsw.Connection, site: str | None, now: float, offset: 
     for name, state, messages, due_now, first in groups:
         counted.setdefault(name, {})[state] = (messages, due_now, first)
     rests = {rest.site: rest for rest in read_rests(connection) if site in (None, rest.site)}
-    sites = [_site(name, counted.get(name, {}), rests.get(name), now, offset) for name in {**counted, **rests}]
+    paces = {pace.site: pace for pace in read_paces(connection)}
+    sites = [
+        _site(name, counted.get(name, {}), rests.get(name), paces.get(name), now, offset)
+        for name in {**counted, **rests}
+    ]
     sites.sort(key=lambda one: (-(one.waiting + one.in_flight + one.held), one.site))
     return Standing(jobs=_jobs(connection) if site is None else None, sites=tuple(sites))
 
@@ -73,11 +80,16 @@ def _jobs(connection: apsw.Connection) -> dict[JobState, int]:
 
 
 def _site(
-    name: str, counted: dict[int, tuple[int, int, float]], rest: Rest | None, now: float, offset: float
+    name: str,
+    counted: dict[int, tuple[int, int, float]],
+    rest: Rest | None,
+    pace: Pace | None,
+    now: float,
+    offset: float,
 ) -> SiteStanding:
     waiting, due_now, first = counted.get(READY, (0, 0, None))
-    if first is not None and rest is not None:
-        first = max(first, rest.ends)
+    if first is not None:
+        first = max(first, rest.ends if rest else first, pace.next if pace else first)
         due_now = due_now if first <= now else 0
     return SiteStanding(
         site=name,
@@ -87,6 +99,7 @@ def _site(
         held=counted[HELD][0] if HELD in counted else 0,
         next_due=rfc3339_wall(first, offset),
         rest=None if rest is None else _rest(rest, now, offset),
+        rate=None if pace is None else pace.rate,
     )
 
 

@@ -137,6 +137,14 @@ class Rest(msgspec.Struct, frozen=True, kw_only=True):
     why: str
 
 
+class Pace(msgspec.Struct, frozen=True, kw_only=True):
+    """A site that is served by a rate, in messages a second: when it may have its `next` one."""
+
+    site: str
+    rate: float
+    next: float
+
+
 class RecipientView(msgspec.Struct, frozen=True, kw_only=True):
     """A recipient as result files and `deferd queue` show it. `at` is RFC 3339 in UTC."""
 
@@ -179,6 +187,28 @@ class Counts(msgspec.Struct, frozen=True):
     oldest: float | None
 
 
+class SiteNotes(Protocol):
+    """What is to be known of sites also after a restart. Looks raise `StoreFailed`."""
+
+    def rests(self) -> list[Rest]:
+        """The sites whose hosts had failed when that was last noted, and that have not served since."""
+
+    def note_rest(self, rest: Rest) -> Deferred[None]:
+        """Remember that a site rests."""
+
+    def forget_rest(self, site: str) -> Deferred[None]:
+        """The site serves."""
+
+    def paces(self) -> list[Pace]:
+        """The sites that were served by a rate when that was last noted."""
+
+    def note_pace(self, pace: Pace) -> Deferred[None]:
+        """Remember when a site may have its next message."""
+
+    def forget_pace(self, site: str) -> Deferred[None]:
+        """The site has no rate any more, or is no more."""
+
+
 class Store(Protocol):
     """Where jobs wait. One process claims through one instance; looks may come from any."""
 
@@ -186,15 +216,20 @@ class Store(Protocol):
     def healthy(self) -> bool:
         """Whether the last commit succeeded."""
 
+    @property
+    def notes(self) -> SiteNotes:
+        """What is to be known of sites also after a restart."""
+
     def now(self) -> float:
         """The time: it runs as real time does, whatever the wall clock is set to."""
 
     def accept(self, submissions: Sequence[Submission]) -> Deferred[list[Accepted]]:
         """Take these jobs, all or none; fire when they are durable."""
 
-    def claim(self, site: str, limit: int) -> Deferred[list[Claim]]:
+    def claim(self, site: str, limit: int, pace: Pace | None = None) -> Deferred[list[Claim]]:
         """Lease up to `limit` messages of `site` that are due: by priority, those due first; but one in ten, over all
-        claims, is bulk or normal in turn, where there is any, so that none waits for ever."""
+        claims, is bulk or normal in turn, where there is any, so that none waits for ever. With what is leased `pace`
+        is noted."""
 
     def backlog(self) -> list[SiteBacklog]:
         """Each site with unclaimed, unheld work, and when its first is due; at a cost by sites, not by messages.
@@ -202,15 +237,6 @@ class Store(Protocol):
 
     def next_due(self, site: str) -> float | None:
         """When the first unclaimed, unheld message of `site` is due; None where there is none. Raises `StoreFailed`."""
-
-    def rests(self) -> list[Rest]:
-        """The sites whose hosts had failed when that was last noted, and that have not served since."""
-
-    def note_rest(self, rest: Rest) -> Deferred[None]:
-        """Remember that a site rests, across restarts."""
-
-    def forget_rest(self, site: str) -> Deferred[None]:
-        """The site serves."""
 
     def read(self, claim: Claim, piece: int) -> Deferred[bytes]:
         """The content's piece number `piece`, from 0."""

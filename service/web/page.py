@@ -14,6 +14,7 @@ from typing import Final
 
 import msgspec
 
+from config.units import rate_in_words
 from service.web.exchange import Response
 from service.web.recent import Trouble
 
@@ -147,14 +148,6 @@ def _list(items: Iterable[str], nothing: str) -> str:
     return f"<ul>\n{inner}</ul>\n" if inner else f'<p class="dim">{nothing}</p>\n'
 
 
-def _rate(rate: float) -> str:
-    """Messages a second in the unit in which it is a number to remember."""
-    for unit, seconds in (("a second", 1), ("a minute", 60), ("an hour", 3600)):
-        if rate * seconds >= 1:
-            return f"{rate * seconds:.3g} {unit}"
-    return f"{rate * 86400:.3g} a day"
-
-
 def _site(line: SiteLine, now: float) -> str:
     facts = []
     if line.rest_until is not None and line.rest_until > now:
@@ -165,7 +158,7 @@ def _site(line: SiteLine, now: float) -> str:
         due = max(line.due, line.rest_until or line.due)
         facts.append(f"next in {duration(due - now)}" if due > now else "due now")
     if line.rate is not None:
-        facts.append(f"at most {_rate(line.rate)}")
+        facts.append(f"at most {rate_in_words(line.rate)}")
     if line.why:
         facts.append(f'<span class="dim">{_text(line.why)}</span>')
     return f"<strong>{_text(line.site)}</strong><br>{', '.join(facts) or 'quiet'}"

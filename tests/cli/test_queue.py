@@ -15,7 +15,7 @@ from service.cli import terminal
 from service.message.outcome import Outcome, Phase, State
 from service.queue.lock import LOCK
 from service.queue.poke import POKE
-from service.queue.store import Rest, Settlement
+from service.queue.store import Pace, Rest, Settlement
 from tests.cli.conftest import opened
 
 ESCAPE = "\x1b[31m"
@@ -125,7 +125,7 @@ def test_count_tells_each_site(deferd, accept, spool):
     with opened(spool) as (reactor, store):
         now = store.now()
         rest = Rest(site="c.example", ends=now + 3600, failures=2, since=now - 60, why=f"connect: {ESCAPE} refused")
-        reactor.run_until_complete(store.note_rest(rest), 10)
+        reactor.run_until_complete(store.notes.note_rest(rest), 10)
     claim(spool, "c.example")
     standing = json.loads(deferd("queue", "count", "--json").stdout)
     assert standing["jobs"] == {"queued": 3, "held": 1, "delivered": 0, "failed": 0, "partly": 0}
@@ -134,7 +134,7 @@ def test_count_tells_each_site(deferd, accept, spool):
     assert told["until"] > told["since"]
     assert (told["failures"], told["why"]) == (2, f"connect: {ESCAPE} refused")
     assert first.pop("next_due") is not None
-    assert first == {"site": "c.example", "waiting": 1, "due_now": 0, "in_flight": 1, "held": 1}
+    assert first == {"site": "c.example", "waiting": 1, "due_now": 0, "in_flight": 1, "held": 1, "rate": None}
     assert (second["site"], second["waiting"], second["rest"]) == ("b.example", 1, None)
     text = deferd("queue", "count").stdout
     assert rf"until {told['until']}; 2 failures since {told['since']}: connect: \x1b[31m refused" in text
@@ -151,6 +151,21 @@ def test_count_of_one_site(deferd, accept):
     assert deferd("queue", "count", "--site", "d.example").stdout == "no mail waits for d.example\n"
 
 
+def test_a_sites_rate_is_told_where_there_is_one(deferd, accept, spool):
+    """It is why mail waits that is due by itself; else there is no column for it."""
+    (id,) = accept("bob@b.example")
+    assert "AT MOST" not in deferd("queue", "count").stdout + deferd("queue", "show", id).stdout
+    with opened(spool) as (reactor, store):
+        pace = Pace(site="b.example", rate=0.5, next=store.now() + 3600)
+        reactor.run_until_complete(store.notes.note_pace(pace), 10)
+    (site,) = json.loads(deferd("queue", "count", "--json").stdout)["sites"]
+    assert (site["rate"], site["due_now"]) == (0.5, 0)
+    for command in (("list",), ("count",), ("show", id)):
+        text = deferd("queue", *command).stdout
+        assert "30 a minute" in text
+        assert site["next_due"] in text
+
+
 def test_sites_of_one_relay_are_named_where_it_is_asked_for(deferd, accept):
     """One that is reached in two ways is two sites, of which neither has the relay's own name."""
     accept("bob@mx.example:25/ann", "cy@mx.example:25/none")
@@ -164,7 +179,7 @@ def test_a_rest_that_is_over_is_told_until_the_site_has_served(deferd, accept, s
     accept("bob@b.example")
     with opened(spool) as (reactor, store):
         rest = Rest(site="b.example", ends=store.now() - 1, failures=1, since=store.now() - 9, why="greeting: 421 busy")
-        reactor.run_until_complete(store.note_rest(rest), 10)
+        reactor.run_until_complete(store.notes.note_rest(rest), 10)
     text = deferd("queue", "count").stdout
     assert "no more, but has not served yet; 1 failure since " in text
     assert "greeting: 421 busy" in text

@@ -106,3 +106,22 @@ def test_a_rate_that_limits_nothing_is_refused(text):
     """No limit is null."""
     with pytest.raises(ValueError, match="is too fast"):
         units.rate(text)
+
+
+@pytest.mark.parametrize(
+    ("rate", "told"),
+    [
+        (5.0, "5 a second"),
+        (0.5, "30 a minute"),
+        (1 / 3600, "1 an hour"),
+        (1 / 86400, "1 a day"),
+        (4 / 3, "80 a minute"),
+        (1000 / 3600, "1000 an hour"),
+        (5000 / 86400, "5000 a day"),
+        (100_000.0, "100000 a second"),
+        (1 / 7, "8.571 a minute"),
+    ],
+)
+def test_a_rate_is_told_in_the_unit_in_which_it_is_a_whole_number(rate, told):
+    """As it was written, mostly; else in the shortest in which it is one at least."""
+    assert units.rate_in_words(rate) == told

@@ -11,7 +11,7 @@ from deferred.defer import Deferred, fail
 from service.delivery.passage import Passage
 from service.message.job import Job
 from service.message.outcome import Phase, State
-from service.queue.store import Claim, Settled, StoreFailed, Submission
+from service.queue.store import Claim, Pace, Settled, StoreFailed, Submission
 from service.smtp.errors import HostFailure
 from service.smtp.session import Session
 from tests.delivery.room import CONTENT, HOST, PORT, Room, sites
@@ -228,9 +228,9 @@ class SlowClaims:
         self._claim = room.store.claim
         monkeypatch.setattr(room.store, "claim", self)
 
-    def __call__(self, site: str, limit: int) -> Deferred[list[Claim]]:
+    def __call__(self, site: str, limit: int, pace: Pace | None) -> Deferred[list[Claim]]:
         claims: list[Claim] = []
-        self._claim(site, limit).add_callback(claims.extend)
+        self._claim(site, limit, pace).add_callback(claims.extend)
         d: Deferred[list[Claim]] = Deferred()
         self.waiting.append((d, claims))
         return d

@@ -290,7 +290,7 @@ def test_nothing_is_claimed_for_a_dead_site_while_the_daemon_ends(room: Room, mo
     assert room.delivery.in_flight == 1
     asked: list[str] = []
     claim = room.store.claim
-    monkeypatch.setattr(room.store, "claim", lambda site, limit: asked.append(site) or claim(site, limit))
+    monkeypatch.setattr(room.store, "claim", lambda site, limit, pace: asked.append(site) or claim(site, limit))
     drained(room)
     room.server.reset_all()
     room.advance(30.0)

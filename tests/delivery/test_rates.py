@@ -8,7 +8,8 @@ import msgspec
 import pytest
 
 from service.message.outcome import State
-from tests.delivery.room import PORT, Room, many, sites
+from service.queue.store import Pace
+from tests.delivery.room import PORT, SITE, Room, many, sites
 from tests.fakes.smtp_server import Then
 
 
@@ -19,6 +20,15 @@ def begun(room: Room) -> list[float]:
 
 def rated(room: Room, rate: float | None, **limits: int) -> Room:
     return room.configured(limits={"rate_per_site": rate, **limits})
+
+
+def again(room: Room, rate: float | None, *, away: float) -> Room:
+    """The daemon was stopped, and is started again on the same store after a while."""
+    room.delivery.drain(1.0)
+    room.advance(away)
+    rated(room, rate)
+    room.delivery.start()
+    return room
 
 
 def gaps(times: list[float]) -> list[float]:
@@ -183,3 +193,122 @@ def test_a_rate_and_a_rest_go_together(room: Room) -> None:
     assert all(room.outcome(f"user{n}@b.example", f"j{n + 1}").state is State.DELIVERED for n in range(3))
     room.advance(60.0)
     assert len(begun(room)) == 4
+
+
+# across a restart
+
+
+def test_a_restart_brings_no_token(room: Room) -> None:
+    """However often it comes: from one message to the next it takes as long as the rate says."""
+    rated(room, 1 / 60)
+    room.delivery.start()
+    many(room, 10)
+    for _ in range(19):
+        room.advance(3.0)
+        again(room, 1 / 60, away=7.0)
+    assert gaps(begun(room)) == pytest.approx([60.0] * 3, abs=0.001)
+
+
+def test_who_dies_with_a_message_has_used_its_token(room: Room) -> None:
+    """It is noted with the claim: before anything of it can have gone."""
+    rated(room, 1 / 60)
+    room.delivery.start()
+    room.advance(100.0)
+    room.store.commit_time = 0.5
+    many(room, 3)
+    room.advance(0.25)
+    assert (begun(room), room.store.notes.paced[SITE].next) == ([], pytest.approx(room.store.now() + 59.75, abs=0.01))
+
+
+@pytest.mark.parametrize(("old", "new", "waits"), [(1 / 3600, 1 / 60, 60.0), (1 / 60, 1 / 3600, 60.0)])
+def test_a_rate_that_is_new_after_a_restart_counts(room: Room, old: float, new: float, waits: float) -> None:
+    """Nobody waits for the old one's time longer than the new one would have him."""
+    rated(room, old)
+    room.delivery.start()
+    many(room, 2)
+    room.advance(1.0)
+    again(room, new, away=2.0)
+    room.advance(waits - 3.5)
+    before = len(begun(room))
+    room.advance(4.0)
+    assert (before, len(begun(room))) == (1, 2)
+
+
+def test_what_went_before_a_new_rate_counts_after_a_restart(room: Room) -> None:
+    """The reload that brought it has noted it, though no message has gone by it yet."""
+    room.delivery.start()
+    many(room, 1)
+    room.advance(1.0)
+    limits = msgspec.structs.replace(room.settings.limits, rate_per_site=1 / 60)
+    room.delivery.configure(msgspec.structs.replace(room.settings, limits=limits))
+    room.advance(1.0)
+    again(room, 1 / 60, away=2.0)
+    many(room, 1)
+    room.advance(60.0)
+    assert gaps(begun(room)) == pytest.approx([60.0], abs=0.06)
+
+
+def test_all_that_is_claimed_is_counted(room: Room) -> None:
+    """At ten a second, with a disk that needs its time: the next that another daemon may begin is behind them all."""
+    rated(room, 10.0)
+    room.delivery.start()
+    room.store.commit_time = 0.03
+    many(room, 40)
+    for _ in range(150):
+        room.advance(0.013)
+        claimed = sum(delivery.claimed or not delivery.waiting() for delivery in room.store.deliveries.values())
+        if begun(room):
+            next_at = room.store.notes.paced[SITE].next - room.store.now() + room.now
+            assert next_at >= begun(room)[0] + 0.1 * claimed - 0.061, claimed  # tokens are kept for 0.05 s
+
+
+@pytest.mark.parametrize("how", ["a reload", "a restart", "both"])
+def test_a_site_without_a_rate_has_none_noted(room: Room, how: str) -> None:
+    """Commands would tell of it."""
+    rated(room, 1 / 60)
+    room.delivery.start()
+    many(room, 5)
+    room.advance(1.0)
+    assert set(room.store.notes.paced) == {SITE}
+    if how == "both":
+        again(room, 1 / 60, away=2.0)
+    if how != "a restart":
+        limits = msgspec.structs.replace(room.settings.limits, rate_per_site=None)
+        room.delivery.configure(msgspec.structs.replace(room.settings, limits=limits))
+    else:
+        again(room, None, away=2.0)
+    room.advance(1.0)
+    assert (len(begun(room)), room.store.notes.paced) == (5, {})
+
+
+def test_a_site_that_is_no_more_has_none_noted(room: Room) -> None:
+    """Its relay has been taken out of the configuration meanwhile."""
+    rated(room, 1 / 60)
+    room.store.notes.paced["gone.example:25"] = Pace(site="gone.example:25", rate=1.0, next=0.0)
+    room.delivery.start()
+    assert room.store.notes.paced == {}
+
+
+def test_a_claim_that_is_given_back_gives_its_token_back(room: Room) -> None:
+    """An order came in between: nothing has gone, and nobody has to wait after a restart."""
+    rated(room, 1 / 60)
+    room.delivery.start()
+    room.store.commit_time = 0.5
+    many(room, 3)
+    room.advance(0.25)
+    room.store.change("hold", None, None)
+    room.delivery.wake()
+    room.advance(2.0)
+    assert (begun(room), room.store.notes.paced[SITE].next) == ([], pytest.approx(room.store.now(), abs=2.0))
+
+
+@pytest.mark.parametrize("rate", [10.5, 1000.0])
+def test_a_high_rate_is_noted_once(room: Room, rate: float) -> None:
+    """For those who look; the next message's time has come before another daemon can be there."""
+    rated(room, rate)
+    room.delivery.start()
+    many(room, 50)
+    room.advance(0.01)
+    noted = room.store.notes.paced[SITE]
+    room.advance(3.0)
+    assert (noted.rate, room.store.notes.paced[SITE]) == (rate, noted)

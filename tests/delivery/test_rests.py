@@ -59,8 +59,8 @@ def test_its_rests_go_on_growing_where_they_were(room: Room) -> None:
     again(room)
     room.advance(300.0)
     assert [facts["delay"] for facts in room.told("site_resting")] == [128.0, 256.0]
-    assert room.store.resting[SITE].failures == 9
-    assert room.store.resting[SITE].since == pytest.approx(1_700_000_000.0)
+    assert room.store.notes.resting[SITE].failures == 9
+    assert room.store.notes.resting[SITE].since == pytest.approx(1_700_000_000.0)
 
 
 def test_a_rest_that_ended_meanwhile_is_over(room: Room) -> None:
@@ -77,7 +77,7 @@ def test_a_rest_that_ended_meanwhile_is_over(room: Room) -> None:
     room.advance(0.25)
     assert room.delivery.sites()[0].in_flight == 1
     room.advance(10.0)
-    assert (len(room.server.messages), room.store.resting) == (10, {})
+    assert (len(room.server.messages), room.store.notes.resting) == (10, {})
     assert len(room.told("site_back")) == 1
 
 
@@ -91,7 +91,7 @@ def test_a_retry_ends_a_rest_that_came_from_before(room: Room) -> None:
     room.store.change("retry", None, None)
     room.delivery.wake(SITE, end_rest=True)
     room.advance(0.5)
-    assert (len(room.server.messages), room.store.resting) == (1, {})
+    assert (len(room.server.messages), room.store.notes.resting) == (1, {})
     again(room)
     assert [view for view in room.delivery.sites() if view.health != "up"] == []
 
@@ -114,7 +114,7 @@ def test_the_rest_of_a_site_that_is_no_more_is_forgotten(room: Room) -> None:
     room.advance(300.0)
     sites(room, 1)
     room.delivery.start()
-    assert SITE not in room.store.resting
+    assert SITE not in room.store.notes.resting
     assert SITE not in [view.name for view in room.delivery.sites()]
 
 
@@ -194,7 +194,7 @@ def test_a_killed_daemon_has_noted_its_rests(
     reactor.advance(20.0)
     assert server.connections == 7
     reactor.advance(10.0)
-    assert (server.connections, len(server.messages), store.rests()) == (8, 1, [])
+    assert (server.connections, len(server.messages), store.notes.rests()) == (8, 1, [])
     delivery.drain(0.0)
     reactor.advance(1.0)
     store.close()

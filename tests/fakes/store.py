@@ -9,6 +9,7 @@ from bisect import bisect_left, insort
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from deferred.defer import Deferred, fail, succeed
 from deferred.interfaces import TimeSource
@@ -21,6 +22,7 @@ from service.queue.store import (
     Counts,
     JobState,
     JobView,
+    Pace,
     RecipientView,
     Rest,
     Settled,
@@ -76,6 +78,33 @@ Ready = tuple[list[tuple[float, int]], ...]
 """For each priority the messages of a site that may be claimed: when they are due, and their numbers, in order."""
 
 
+class MemoryNotes:
+    """`SiteNotes` in dictionaries."""
+
+    def __init__(self, commit: Callable[[Callable[[], object]], Deferred[Any]]) -> None:
+        self.resting: dict[str, Rest] = {}
+        self.paced: dict[str, Pace] = {}
+        self._commit = commit
+
+    def rests(self) -> list[Rest]:
+        return list(self.resting.values())
+
+    def note_rest(self, rest: Rest) -> Deferred[None]:
+        return self._commit(lambda: self.resting.update({rest.site: rest}))
+
+    def forget_rest(self, site: str) -> Deferred[None]:
+        return self._commit(lambda: self.resting.pop(site, None) and None)
+
+    def paces(self) -> list[Pace]:
+        return list(self.paced.values())
+
+    def note_pace(self, pace: Pace) -> Deferred[None]:
+        return self._commit(lambda: self.paced.update({pace.site: pace}))
+
+    def forget_pace(self, site: str) -> Deferred[None]:
+        return self._commit(lambda: self.paced.pop(site, None) and None)
+
+
 class MemoryStore:
     """A `Store` whose commits succeed while `healthy`, and wait while not; `broken` makes reads fail. A commit takes
     `commit_time` seconds: what it does is done at once, and told when it is over. To go through the queue for new
@@ -90,7 +119,7 @@ class MemoryStore:
         self.deliveries: dict[int, Delivery] = {}
         self.settled: list[Settlement] = []
         self.unclaimed: list[Claim] = []
-        self.resting: dict[str, Rest] = {}
+        self.notes = MemoryNotes(self._commit)
         self.marked: list[tuple[str, str]] = []
         self.reports: list[Submission] = []
         self._clock = clock
@@ -134,15 +163,6 @@ class MemoryStore:
         priority = PRIORITIES.index(delivery.entry.submission.job.priority)
         return self._ready.setdefault(delivery.site, tuple([] for _ in PRIORITIES))[priority]
 
-    def rests(self) -> list[Rest]:
-        return list(self.resting.values())
-
-    def note_rest(self, rest: Rest) -> Deferred[None]:
-        return self._commit(lambda: self.resting.update({rest.site: rest}))
-
-    def forget_rest(self, site: str) -> Deferred[None]:
-        return self._commit(lambda: self.resting.pop(site, None) and None)
-
     def now(self) -> float:
         return self._clock.wall_time()
 
@@ -165,8 +185,14 @@ class MemoryStore:
             self._let_wait(delivery)
         return Accepted(entry.id, submission.name)
 
-    def claim(self, site: str, limit: int) -> Deferred[list[Claim]]:
-        return self._commit(lambda: self._claim(site, limit))
+    def claim(self, site: str, limit: int, pace: Pace | None = None) -> Deferred[list[Claim]]:
+        def run() -> list[Claim]:
+            claims = self._claim(site, limit)
+            if claims and pace is not None:
+                self.notes.paced[site] = pace
+            return claims
+
+        return self._commit(run)
 
     def _claim(self, site: str, limit: int) -> list[Claim]:
         before = self._asked_for[site]

@@ -10,7 +10,7 @@ from service.queue.commands import Done, open_for_commands
 from service.queue.details import JobSite
 from service.queue.ids import id_number
 from service.queue.standing import RestView, SiteStanding
-from service.queue.store import Rest, StoreFailed, UnknownJob
+from service.queue.store import Pace, Rest, StoreFailed, UnknownJob
 
 NOW = "2026-09-21T14:13:20.000Z"
 MINUTE = "2026-09-21T14:14:20.000Z"
@@ -126,7 +126,9 @@ def test_a_job_is_found_by_the_name_of_its_result(reactor, store, submission, co
 def test_what_waits_for_a_site_that_rests_is_tried_when_the_rest_is_over(reactor, store, commands):
     """Not when it would be due by itself, also where it was another message that met the failure."""
     now = reactor.wall_time()
-    reactor.wait(store.note_rest(Rest(site="a.example", ends=now + 60, failures=1, since=now, why="connect: refused")))
+    reactor.wait(
+        store.notes.note_rest(Rest(site="a.example", ends=now + 60, failures=1, since=now, why="connect: refused"))
+    )
     job, other = commands.list()
     assert (job.next_attempt, other.next_attempt) == (MINUTE, NOW)
     (site,) = commands.show(job.id, DAY).sites
@@ -135,6 +137,36 @@ def test_what_waits_for_a_site_that_rests_is_tried_when_the_rest_is_over(reactor
     reactor.wait(store.claim("a.example", 1))
     (site,) = commands.show(job.id, DAY).sites
     assert (commands.list()[0].next_attempt, site.next_attempt, site.rests) == (NOW, None, None)
+
+
+def test_what_waits_for_its_turn_at_a_site_with_a_rate_is_not_due(reactor, store, commands):
+    """It is tried when the site may have a message again, at the earliest; until then nothing there is due."""
+    now = reactor.wall_time()
+    for site in ("a.example", "quiet.example"):
+        reactor.wait(store.notes.note_pace(Pace(site=site, rate=0.5, next=now + 60)))
+    job, other = commands.list()
+    assert (job.next_attempt, other.next_attempt) == (MINUTE, NOW)
+    (site,) = commands.show(job.id, DAY).sites
+    assert (site.next_attempt, site.rate, site.rests) == (MINUTE, 0.5, None)
+    assert commands.show(other.id, DAY).sites[0].rate is None
+    assert commands.standing().sites == (
+        SiteStanding(site="a.example", waiting=1, next_due=MINUTE, rate=0.5),
+        SiteStanding(site="b.example", waiting=1, due_now=1, next_due=NOW),
+    )
+    reactor.advance(60)
+    (site,) = commands.standing("a.example").sites
+    assert (site.due_now, site.next_due, site.rate) == (1, MINUTE, 0.5)
+
+
+def test_of_a_rest_and_a_rate_the_later_counts(reactor, store, commands):
+    """Whichever it is."""
+    now = reactor.wall_time()
+    for ends, then in ((now + 60, now + 30), (now + 30, now + 60)):
+        reactor.wait(store.notes.note_rest(Rest(site="a.example", ends=ends, failures=1, since=now, why="refused")))
+        reactor.wait(store.notes.note_pace(Pace(site="a.example", rate=0.5, next=then)))
+        job = commands.list()[0]
+        told = job.next_attempt, commands.show(job.id, DAY).sites[0].next_attempt, commands.standing().sites[0].next_due
+        assert told == (MINUTE, MINUTE, MINUTE)
 
 
 def test_a_job_without_an_end_of_its_own_is_given_up_by_the_configuration(commands):
@@ -165,7 +197,7 @@ def test_a_site_tells_its_rest(reactor, store, commands):
     """Until when and why; also one without mail; and one whose rest is over but that has not served since."""
     now = store.now()
     for site, ends in (("b.example", now + 60), ("dead.example", now + 60)):
-        reactor.wait(store.note_rest(Rest(site=site, ends=ends, failures=3, since=now, why="connect: refused")))
+        reactor.wait(store.notes.note_rest(Rest(site=site, ends=ends, failures=3, since=now, why="connect: refused")))
     rest = RestView(until=MINUTE, failures=3, since=NOW, why="connect: refused")
     assert [(one.site, one.rest) for one in commands.standing().sites] == [
         ("a.example", None), ("b.example", rest), ("dead.example", rest),
@@ -173,7 +205,7 @@ def test_a_site_tells_its_rest(reactor, store, commands):
     assert [one.site for one in commands.standing("b.example").sites] == ["b.example"]
     reactor.advance(60)
     assert commands.standing("b.example").sites[0].rest.until is None
-    reactor.wait(store.forget_rest("b.example"))
+    reactor.wait(store.notes.forget_rest("b.example"))
     assert commands.standing("b.example").sites[0].rest is None
 
 

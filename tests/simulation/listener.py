@@ -13,6 +13,7 @@ from tests.simulation.books import Books
 from tests.simulation.servers import MailServer
 from tests.simulation.settings import Plan, ceiling
 
+_COMMIT = 0.2  # seconds that one takes, at most
 _STILL_HELD = 3600.0
 """Seconds for which a slot may be held that was given under an older limit: an attempt goes from host to host."""
 
@@ -39,10 +40,11 @@ class Listener:
         self._least_age = float("inf")
 
     def begin(self) -> None:
-        """A new process knows nothing, and has all tokens anew."""
+        """A new process knows nothing but what its predecessor has noted: rests, and when by its rate a site may have
+        its next message; that is noted with the claim, and the message begun when the claim is durable."""
+        self._given = {site: at - _COMMIT for site, at in self._given.items() if self._rate(site) is not None}
         self._resting.clear()
         self._limits.clear()
-        self._given.clear()
 
     def resume(self, left: Mapping[str, float], retry: Retry) -> None:
         """It has read how many seconds are left of its predecessor's rests: those that can be so long are kept."""
@@ -116,10 +118,15 @@ class Listener:
         that comes early by what is kept for late timers."""
         now, before = self.world.time(), self._given.get(site, float("-inf"))
         self._given[site] = now
-        own, limits = self._router.sites()[site].rate, self._limits[-1][1].limits
-        rate = limits.rate_per_site if own is None else own
+        rate = self._rate(site)
         if rate is not None and now - before < 1 / rate - 0.051:
             self.books.violated(now, f"{site} was given a message {now - before:.3f} s after another, at {rate}/s")
+
+    def _rate(self, site: str) -> float | None:
+        sites = self._router.sites()
+        if site not in sites or not self._limits:
+            return None
+        return self._limits[-1][1].limits.rate_per_site if sites[site].rate is None else sites[site].rate
 
     def _check_route(self, facts: dict[str, Any]) -> None:
         """A message begins where it is to go now, wherever it was to go when it was accepted, or claimed."""

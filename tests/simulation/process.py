@@ -154,7 +154,7 @@ class Process:
     def noted_rests(self) -> dict[str, float]:
         """How many seconds are left, by what the store knows, of each site's rest."""
         store = self.daemon._store
-        return {rest.site: rest.ends - store.now() for rest in store.rests()}
+        return {rest.site: rest.ends - store.now() for rest in store.notes.rests()}
 
     def _load(self) -> Settings:
         if self.next_settings is None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from deferred.testing import World
+from deferred.testing.memory import WINDOW
 from service.queue.calendar import resumed
 from service.queue.commands import CommandStore
 from service.queue.poke import poke
@@ -352,6 +353,7 @@ class Simulation:
     def heal(self, host: str) -> None:
         """The host is as it was."""
         self.world.network.heal(host)
+        self.world.network.path(host).window = WINDOW
         self.servers[host].boot()
 
     def disk_trouble(self) -> None:

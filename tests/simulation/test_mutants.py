@@ -29,6 +29,7 @@ from service.message.outcome import Phase
 from service.queue import accepting, aftermath, settling, sqlite, timekeeping
 from service.queue.calendar import Calendar
 from service.queue.drop import DropDirectory
+from service.queue.sitenotes import SQLiteSiteNotes
 from service.queue.store import Settled
 from service.smtp.errors import HostFailure
 from tests.simulation.books import Books as Written
@@ -233,10 +234,16 @@ def forget_rests_at_the_end(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Scheduler, "resume", lambda self, known: None)
 
 
+def forget_paces_at_the_end(patch: pytest.MonkeyPatch) -> None:
+    """A restart brings every site a token."""
+    patch.setattr(SQLiteSiteNotes, "paces", lambda self: [])
+
+
 MUTANTS: list[tuple[Callable[[pytest.MonkeyPatch], None], int, str]] = [
     (take_no_token, 4, "s after another, at"),
     (ignore_the_ceiling, 5, "are allowed"),
     (forget_rests_at_the_end, 3, "before the end of its rest"),
+    (forget_paces_at_the_end, 3, "s after another, at"),
     (settle_after_telling, 0, "was told to be"),
     (forget_a_recipient, 0, "is waiting"),
     (drop_a_timer, 3, "the queue does not get empty"),

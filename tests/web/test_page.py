@@ -94,19 +94,10 @@ def test_sites_tell_their_rest_and_their_backlog() -> None:
     assert "connect: refused" in text
 
 
-@pytest.mark.parametrize(
-    ("rate", "told"),
-    [
-        (5.0, "5 a second"),
-        (0.5, "30 a minute"),
-        (1 / 3600, "1 an hour"),
-        (1 / 86400, "1 a day"),
-        (4 / 3, "1.33 a second"),
-    ],
-)
-def test_a_site_that_has_a_rate_tells_it(rate: float, told: str) -> None:
+def test_a_site_that_has_a_rate_tells_it() -> None:
     """It is why mail that is due waits."""
-    assert f"relay-a due now, at most {told}" in read(sites=[SiteLine(site="relay-a", due=NOW - 5, rate=rate)]).text
+    text = read(sites=[SiteLine(site="relay-a", due=NOW - 5, rate=0.5)]).text
+    assert "relay-a due now, at most 30 a minute" in text
 
 
 def test_a_thousand_sites_do_not_make_it_long() -> None:
