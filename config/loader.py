@@ -81,7 +81,8 @@ def _read(path: str, problems: Problems) -> document.Mapping:
     try:
         text = files.read(path, document.MOST_OCTETS).decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise ConfigError(f"{whole}: is not UTF-8 (octet {error.start})") from None
+        line = 1 + error.object.count(b"\n", 0, error.start)
+        raise ConfigError(f"{whole}:{line}: is not UTF-8; save the file as such") from None
     except ValueError as error:
         raise ConfigError(f"{whole}: {error}") from None
     root = document.parse(text, whole, problems)

@@ -93,7 +93,7 @@ def sendmail(arguments: list[str], stdin: IO[bytes] | None) -> int:
     except OSError as error:
         if not is_unwritten(error):
             raise
-        unwritable(error)
+        unwritable(error, program="deferd-sendmail")
         return os.EX_IOERR
     return os.EX_OK
 

@@ -27,12 +27,12 @@ def is_unwritten(error: OSError) -> bool:
     return error.filename is None and error.errno in _UNWRITTEN
 
 
-def unwritable(error: OSError, *more: str) -> None:
+def unwritable(error: OSError, *more: str, program: str = "deferd") -> None:
     """Say that standard output cannot be written, if that can be said, and do not try again at the end."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     try:
         for line in (f"standard output cannot be written: {error.strerror}", *more):
-            click.echo(f"deferd: {line}", err=True)
+            click.echo(f"{program}: {line}", err=True)
     except OSError:  # nor can standard error, which may be the same
         os.dup2(1, 2)
 

@@ -51,7 +51,7 @@ def test_an_output_that_takes_nothing_is_told_of(spool: Path, command: str) -> N
 def test_sendmail_has_a_status_of_sysexits_for_that(spool: Path) -> None:
     done = shell('"$@" --help > /dev/full', "service.cli.sendmail")
     assert done.returncode == os.EX_IOERR
-    assert done.stderr == b"deferd: standard output cannot be written: No space left on device\n"
+    assert done.stderr == b"deferd-sendmail: standard output cannot be written: No space left on device\n"
 
 
 def test_a_closed_input_is_told_of(spool: Path) -> None:

@@ -281,8 +281,8 @@ def test_a_key_given_twice_is_a_fault(faults):
 def test_a_file_that_is_no_text_is_refused(tmp_path):
     """Not UTF-8, a folder, not there."""
     path = tmp_path / "deferd.yaml"
-    path.write_bytes(b"hostname: \xff")
-    with pytest.raises(ConfigError, match="not UTF-8"):
+    path.write_bytes(b"# ours\nhostname: \xff\n")
+    with pytest.raises(ConfigError, match=r"deferd\.yaml:2: is not UTF-8; save the file as such"):
         load(str(path), {})
     with pytest.raises(ConfigError, match="no regular file"):
         load(str(tmp_path), {})
