@@ -12,9 +12,8 @@ A site has relays, a relay's name has addresses, and one of them, when it answer
     _attempt       connect to an address, then _converse     _another_way: again in the clear, or at another address
     _converse      handshake, send, confirm, release         none: its caller's
 
-Two things are never done: a message whose final dot
-has gone out is not offered to another host (the first may have it), and a recipient that has an answer is not asked for
-again.
+Two things are never done: a message whose final dot has gone out is not offered to another host (the first may have
+it), and a recipient that has an answer is not asked for again.
 """
 
 from __future__ import annotations
