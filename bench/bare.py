@@ -1,9 +1,9 @@
-"""The upper bound: one epoll loop in Python that does nothing for a message but read it and send it.
+"""One epoll loop in Python that does nothing for a message but read it and send it: the upper bound.
 
 No queue, no deadlines, no errors but one (anything unexpected ends it), no log: just connections that are kept, each
 with as few round trips as the server allows. With CHUNKING a message is one write. With PIPELINING the end of a message
 and the next envelope are one write, and the next body follows its 354. With neither each command waits for the reply to
-the one before, as in every loop that nobody has tuned.
+the one before: that is no bound, but the loop that one writes first.
 """
 
 from __future__ import annotations

@@ -71,4 +71,4 @@ def rate_in_words(rate: float) -> str:
     ways = [(rate * SECONDS[unit], word) for unit, word in _EACH.items()]
     whole = [way for way in ways if way[0] > 0.99 and abs(way[0] - round(way[0])) < _NEARLY]
     number, word = (whole or [way for way in ways if way[0] >= 1] or ways[-1:])[0]
-    return f"{number:.6g} {word}" if whole else f"{number:.4g} {word}"
+    return f"{round(number)} {word}" if whole else f"{number:.4g} {word}"

@@ -11,6 +11,7 @@ from __future__ import annotations
 import random as randomness
 import ssl
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from importlib import metadata
 from typing import Any, Final
 
@@ -175,9 +176,7 @@ class Daemon:
         )
 
     def _build_web(self, layout: Layout) -> None:
-        def set_aside() -> list[str]:
-            return [str(folder) for folder in set_aside_folders(layout.directory)]
-
+        set_aside = partial(set_aside_folders, layout.directory)
         metrics = Metrics(
             self._store.now,
             version(),
@@ -276,6 +275,7 @@ class Daemon:
                 limit=view.limit,
                 rate=view.rate,
                 rest_until=view.resting_until,
+                next_at=view.next_at,
                 why=view.last_error,
             )
             for view in self._delivery.sites()

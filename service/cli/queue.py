@@ -15,15 +15,14 @@ import click
 
 from config.settings import Settings
 from service.cli.elsewhere import elsewhere
+from service.cli.jobs import print_job, print_jobs
 from service.cli.options import config_option, give_up, json_option, local_settings
 from service.cli.recover import recover, tell_set_aside
-from service.cli.standing import insert_rates, print_standing
-from service.cli.terminal import clean, print_json, print_table
-from service.timestamp import rfc3339
+from service.cli.standing import print_standing
+from service.cli.terminal import clean, print_json
 
 if TYPE_CHECKING:
     from service.queue.commands import CommandStore, Done
-    from service.queue.details import JobSite, ListedJob
     from service.queue.store import Change, JobState
 
 FIRST_PAGE = 100
@@ -66,7 +65,7 @@ def list_jobs(
         print_json(jobs)
         return
     if jobs:
-        _print_jobs(jobs)
+        print_jobs(jobs, _nobody_runs(settings))
     else:
         click.echo(f"no such jobs{alike}" if site or state else "the queue is empty")
     if standing.sites:
@@ -75,59 +74,6 @@ def list_jobs(
     if len(jobs) == most:
         click.echo(f"the first {most}; --limit N shows more", err=True)
     _tell_of_nobody(settings)
-
-
-def _print_jobs(jobs: list[ListedJob]) -> None:
-    """With a column for priorities, where there is one to see."""
-    telling = any(job.priority not in ("normal", None) for job in jobs)
-    titles = ["id", "name", "state", "attempts", "recipients", "accepted", "next attempt", "last answer"]
-    rows: list[list[object]] = [
-        [
-            job.id,
-            job.name,
-            _state(job),
-            job.attempts,
-            _recipients(job),
-            job.accepted_at,
-            _when(job.next_attempt, in_flight=job.in_flight),
-            _why(job),
-        ]
-        for job in jobs
-    ]
-    if telling:
-        titles.insert(3, "priority")
-        for job, row in zip(jobs, rows, strict=True):
-            row.insert(3, job.priority)
-    print_table(titles, rows)
-
-
-def _when(next_attempt: str | None, *, in_flight: bool) -> str:
-    """When it is tried next; where it is its time already, that it is due, or nothing if it is being tried."""
-    if next_attempt is None or next_attempt > rfc3339(time.time()):
-        return next_attempt or ""
-    return "" if in_flight else "due now"
-
-
-def _state(job: ListedJob) -> str:
-    """The job's state, or that it is on its way; one that is held meanwhile goes no further after that."""
-    if not job.in_flight:
-        return job.state
-    return "sending" if job.state == "queued" else f"{job.state}, sending"
-
-
-def _why(job: ListedJob) -> str:
-    """What was said last of a recipient that waits, perhaps nothing yet; else of one that failed, else of any."""
-    for state in ("waiting", "failed", "delivered"):
-        answers = [_answer(each.code, each.enhanced, each.text) for each in job.recipients if each.state == state]
-        if answers:
-            return max(answers, key=bool)
-    return ""
-
-
-def _recipients(job: ListedJob) -> str:
-    first = job.recipients[0].address if job.recipients else ""
-    more = len(job.recipients) - 1
-    return f"{first} and {more} more" if more > 0 else first
 
 
 @queue.command()
@@ -169,47 +115,9 @@ def show(config_path: str | None, as_json: bool, job_id: str) -> None:
     if as_json:
         print_json(job)
         return
-    facts = {
-        "id": job.id,
-        "name": job.name,
-        "state": _state(job),
-        "priority": job.priority,
-        "attempts": job.attempts,
-        "sender": job.sender or "<>",
-        "size": f"{job.size} octets",
-        "accepted": job.accepted_at,
-        "next attempt": _when(job.next_attempt, in_flight=job.in_flight),
-        "expires": None if job.finished_at else job.expires_at,
-        "finished": job.finished_at,
-        "in doubt": job.in_doubt,
-        "key": job.key,
-        "tags": ", ".join(f"{key}={value}" for key, value in job.tags.items()),
-    }
-    for name, value in facts.items():
-        if value not in (None, ""):
-            click.echo(f"{name + ':':<14}{clean(value)}")
-    click.echo()
-    titles = ["site", "state", "attempts", "next attempt", "rests because of"]
-    sites: list[list[object]] = [
-        [one.site, _at_site(one), one.attempts, _when(one.next_attempt, in_flight=one.state == "in_flight"), one.rests]
-        for one in job.sites
-    ]
-    insert_rates(titles, sites, [one.rate for one in job.sites])
-    print_table(titles, sites)
-    click.echo()
-    rows = [(r.address, r.state, r.host, r.phase, _answer(r.code, r.enhanced, r.text), r.at) for r in job.recipients]
-    print_table(("recipient", "state", "host", "phase", "last answer", "at"), rows)
+    print_job(job, _nobody_runs(settings))
     if not job.finished_at:
         _tell_of_nobody(settings)
-
-
-def _at_site(site: JobSite) -> str:
-    doubts = f", perhaps delivered ({site.doubts} in doubt)" if site.doubts else ""
-    return ("sending" if site.state == "in_flight" else site.state) + doubts
-
-
-def _answer(*parts: object) -> str:
-    return " ".join(str(part) for part in parts if part)
 
 
 queue.add_command(recover)
@@ -301,11 +209,15 @@ def _opened(config_path: str | None, *, telling: bool = False) -> Iterator[tuple
 
 def _tell_of_nobody(settings: Settings) -> None:
     """Say so where nothing is being sent, whatever the table says of messages in flight."""
+    if _nobody_runs(settings):
+        directory = settings.queue.directory
+        click.echo(f"deferd: no daemon is running in {directory}: nothing is sent until one is", err=True)
+
+
+def _nobody_runs(settings: Settings) -> bool:
     from service.queue.lock import nobody_runs
 
-    directory = Path(settings.queue.directory)
-    if nobody_runs(directory):
-        click.echo(f"deferd: no daemon is running in {directory}: nothing is sent until one is", err=True)
+    return nobody_runs(Path(settings.queue.directory))
 
 
 def _poke(directory: Path, change: Change, jobs: int, ids: tuple[str, ...], site: str | None) -> None:

@@ -164,7 +164,8 @@ class Delivery:
         self._settings = settings
         self._scheduler.retry = settings.retry
         self._scheduler.start_over(
-            {name for name, site in self._sites.items() if _identity(before.get(name)) != _identity(site)}
+            {name for name, site in self._sites.items() if _identity(before.get(name)) != _identity(site)},
+            known=self._sites,
         )
         self._pool.configure(settings.limits, settings.timeouts.idle)
         self._connector.configure(contexts, settings)

@@ -35,10 +35,10 @@ class TokenBucket:
         self._interval = 0.0 if rate is None else 1.0 / rate
         self._depth = max(self._interval, _SLACK)
 
-    def resume(self, when: float, now: float) -> None:
-        """Go on where another bucket was that would have had its next token at `when`; but nobody waits for it longer
-        than an empty bucket needs, as the rate, or a clock, may be another now."""
-        self._empty_at = max(self._empty_at, min(when, now + self._interval) - self._interval)
+    def resume(self, taken_at: float, now: float) -> None:
+        """Go on where another bucket was, of this rate or another, whose last token was taken then, or is about to be:
+        the clock may be another now."""
+        self._empty_at = min(taken_at, now)
 
     def when(self, now: float) -> float:
         """When there is a token: `now`, or the later time at which `take` finds it."""

@@ -60,12 +60,14 @@ class Scheduler:
             state.resume(rest, shift, now, longest)
             state.rest_timer = self._reactor.call_later(self.rest_left(rest.site), self._wake_up, state)
         for pace in self._store.notes.paces():
-            state = self._sites[pace.site]
-            if state.rate is None:  # nor is there one where the site is no more
+            if pace.site not in known or self._sites[pace.site].rate is None:
                 self._store.notes.forget_pace(pace.site).add_errback(self._report)
                 continue
-            state.pace.resume(pace.next - shift, now)
+            state = self._sites[pace.site]
+            state.pace.resume(pace.next - 1 / pace.rate - shift, now)
             state.paced = True
+            if pace.rate != state.rate:
+                self._turns.note_pace(state)
 
     # what others ask and tell
 
@@ -114,14 +116,18 @@ class Scheduler:
             state.health = "probing"  # the next login is the first for a while: the password may have changed
         self._turns.freed(state)
 
-    def start_over(self, changed: Collection[str]) -> None:
+    def start_over(self, changed: Collection[str], known: Collection[str]) -> None:
         """The settings have changed, passwords perhaps: be careful again. The rest of a site that has `changed` itself
-        is over, as what was wrong with it may be mended; nor does it matter any more how the old one does."""
+        is over, as what was wrong with it may be mended; nor does it matter any more how the old one does. That of one
+        that is not `known` any more concerns nobody."""
         self._turns.distrust()
         for state in self._sites.values():
             state.allow(self._sites.allowance(state.name))
             if state.paced or state.rate is not None:  # what went before a rate that is new counts for it
                 self._turns.note_pace(state)
+            if state.noted and state.name not in known:
+                state.noted = False
+                self._store.notes.forget_rest(state.name).add_errback(self._report)
             if state.name in changed:
                 self._cancel_rest(state)
                 state.renewed(self._reactor.time())
@@ -199,7 +205,8 @@ class Scheduler:
 
     def views(self) -> list[SiteView]:
         """The sites that are known of, by name."""
-        shift = self._store.now() - self._reactor.time()
+        now = self._reactor.time()
+        shift = self._store.now() - now
         return [
             SiteView(
                 name=name,
@@ -208,6 +215,7 @@ class Scheduler:
                 in_flight=self._pool.busy_at(name),
                 limit=state.concurrency.limit,
                 rate=state.rate,
+                next_at=None if state.rate is None else state.pace.when(now) + shift,
                 last_error=state.last_error,
             )
             for name, state in sorted(self._sites.items())

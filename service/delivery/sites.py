@@ -27,8 +27,9 @@ class Allowance(msgspec.Struct, frozen=True):
 
 
 class SiteView(msgspec.Struct, frozen=True, kw_only=True):
-    """A site as the page shows it. `resting_until` is by the store's time, `limit` how many conversations it may have
-    at once, as things are, `rate` how many messages a second, at most."""
+    """A site as the page shows it. `resting_until` is by the store's time, as is `next_at`, before which it is given no
+    message (None: it has no rate); `limit` is how many conversations it may have at once, as things are, `rate` how
+    many messages a second, at most."""
 
     name: str
     health: Health
@@ -36,6 +37,7 @@ class SiteView(msgspec.Struct, frozen=True, kw_only=True):
     in_flight: int
     limit: int
     rate: float | None
+    next_at: float | None
     last_error: str
 
 

@@ -148,6 +148,8 @@ class Turns:
         for state in list(self._sites.values()):
             self.empty(state)
             state.cancel_timers()
+            if state.paced:  # to the moment: the last message was begun when its claim was durable
+                self.note_pace(state)
         self.lookout.stop()
         if self._timer is not None:
             self._timer.cancel()
@@ -259,22 +261,27 @@ class Turns:
         promised = min(number, room)
         self._promised += promised
         state.claiming, state.more = True, False
-        d: Deferred[Any] = self._store.claim(state.name, number, self._pace_with(state))
+        d: Deferred[Any] = self._store.claim(state.name, number, self._pace_behind(state))
         d.add_both(self._answered, state, promised, self._reactor.time())
         d.add_callbacks(self._claimed, self._not_claimed, state, callback_args=(number, self._epoch))
         d.add_errback(self._report)
 
-    def _pace_with(self, state: SiteState) -> Pace | None:
-        """When the site may have a message behind the one that is to be claimed: durable before that is begun, so that
-        a daemon that starts then, whatever became of this one, keeps to it."""
+    def _pace_behind(self, state: SiteState) -> Callable[[], Pace] | None:
+        """What says, when the site's next message is claimed, when it may have the one behind it: durable before that
+        one is begun, so that a daemon that starts then, whatever became of this one, keeps to it."""
         if state.rate is None:
             return None
-        if state.rate <= _NOTED:
-            now, state.paced = self._reactor.time(), True
-            return self._pace(state, state.rate, state.pace.after_next(now) - now)
-        if not state.paced:
-            self.note_pace(state)
-        return None
+        if state.rate > _NOTED:
+            if not state.paced:
+                self.note_pace(state)
+            return None
+        rate, state.paced = state.rate, True
+
+        def pace() -> Pace:
+            now = self._reactor.time()
+            return self._pace(state, rate, state.pace.after_next(now) - now)
+
+        return pace
 
     def _pace(self, state: SiteState, rate: float, seconds: float) -> Pace:
         return Pace(site=state.name, rate=rate, next=self._store.now() + seconds)

@@ -87,9 +87,9 @@ def change_jobs(
 
 
 def _retry(connection: apsw.Connection, job: int, site: str | None, now: float) -> bool:
-    # What is in flight is as good as due now, and counts; what is held stays held.
+    # What is in flight is as good as due now, and counts; what is held, or will be as soon as it lands, stays so.
     sites = connection.execute(
-        "SELECT site FROM delivery WHERE job = ?1 AND (?2 IS NULL OR site = ?2) AND state < 2", (job, site)
+        "SELECT site FROM delivery WHERE job = ?1 AND (?2 IS NULL OR site = ?2) AND state < 2 AND NOT hold", (job, site)
     ).fetchall()
     connection.execute(
         "UPDATE delivery SET due = min(due, ?3) WHERE job = ?1 AND (?2 IS NULL OR site = ?2) AND state = 0",

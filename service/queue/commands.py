@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import TracebackType
@@ -82,9 +83,10 @@ class CommandStore:
 
     def _show(self, job: str, max_age: float) -> JobDetails | None:
         offset = self._offset()
-        found = details(self._reader, job, offset, max_age)
+        now = self._wall_time() - offset
+        found = details(self._reader, job, now, offset, max_age)
         if found is None and (id := named(self._reader, job)) is not None:
-            return details(self._reader, id, offset, max_age)
+            return details(self._reader, id, now, offset, max_age)
         return found
 
     def count(self) -> Counts:
@@ -163,9 +165,12 @@ class CommandStore:
 
     def list(self, *, site: str | None = None, state: JobState | None = None, limit: int = 100) -> list[ListedJob]:
         """Jobs, oldest first. Without `state`, those that are not finished."""
-        return self._guard(
-            lambda: listed(self._reader, looking.list_jobs(self._reader, site, state, limit, self._offset()))
-        )
+        return self._guard(lambda: self._list(site, state, limit))
+
+    def _list(self, site: str | None, state: JobState | None, limit: int) -> builtins.list[ListedJob]:
+        offset = self._offset()
+        jobs = looking.list_jobs(self._reader, site, state, limit, offset)
+        return listed(self._reader, jobs, self._wall_time() - offset)
 
     def _guard(self, run: Callable[[], T]) -> T:
         try:

@@ -61,7 +61,7 @@ class GroupCommit:
         self._path = path
         self._reactor = reactor
         self._journal = journal
-        self._connection: apsw.Connection | None = open_writer(path)
+        self._connection: apsw.Connection | None = open_writer(path, upgrading=True)
         self._waiting: deque[_Operation] = deque()
         self._timer: TimerHandle | None = None
         self._committing = False

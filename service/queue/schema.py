@@ -161,10 +161,11 @@ FAULTS: Final = (
 """What is wrong with the store or its disk, not with an operation."""
 
 
-def open_writer(path: Path, *, busy_timeout: float = 0) -> apsw.Connection:
+def open_writer(path: Path, *, busy_timeout: float = 0, upgrading: bool = False) -> apsw.Connection:
     """A connection that may write; the database is made, readable by its owner only, where there is none.
 
-    `busy_timeout` is how many seconds a statement may wait for another's lock. Raises `StoreFailed`.
+    `busy_timeout` is how many seconds a statement may wait for another's lock. `upgrading`: an older version becomes
+    this one, for good: who says so has the directory's lock, lest an older daemon be at work. Raises `StoreFailed`.
     """
     try:
         _make_file(path)
@@ -178,7 +179,7 @@ def open_writer(path: Path, *, busy_timeout: float = 0) -> apsw.Connection:
         connection.execute("PRAGMA wal_autocheckpoint = 4000")
         connection.execute("PRAGMA journal_size_limit = 67108864")
         connection.execute("PRAGMA cache_size = -2048")
-        _make_tables(connection, path)
+        _make_tables(connection, path, upgrading)
         connection.set_busy_timeout(int(busy_timeout * 1000))
     except (*FAULTS, OSError) as error:
         raise StoreFailed(explain(path, error)) from error
@@ -225,8 +226,8 @@ def _make_file(path: Path) -> None:
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
 
 
-def _make_tables(connection: apsw.Connection, path: Path) -> None:
-    if connection.pragma("user_version") in (0, *UPGRADES):
+def _make_tables(connection: apsw.Connection, path: Path, upgrading: bool) -> None:
+    if connection.pragma("user_version") in (0, *(UPGRADES if upgrading else ())):
         connection.execute("BEGIN IMMEDIATE")
         # Asked again under the lock: a command may have made them meanwhile.
         version = connection.pragma("user_version")
@@ -245,12 +246,10 @@ def _check_version(connection: apsw.Connection, path: Path) -> None:
     version = connection.pragma("user_version")
     if version == 0:
         raise StoreFailed(f"{path} is not yet a queue: start deferd first")
-    if version in UPGRADES:
-        raise StoreFailed(
-            f"{path} was written by an older deferd (schema {version}, known {VERSION}): start `deferd run` of this"
-            " one, which brings it up to date"
-        )
-    if version < VERSION:
+    if version in UPGRADES:  # what it lacks is empty, for this connection
+        for older in range(version, VERSION):
+            connection.execute(UPGRADES[older].replace("CREATE TABLE", "CREATE TEMP TABLE"))
+    elif version < VERSION:
         raise StoreFailed(
             f"{path} was written by an older deferd, before the first release (schema {version}, known {VERSION}):"
             " let that one deliver what is in it, then move it aside"

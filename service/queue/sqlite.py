@@ -157,9 +157,9 @@ class SQLiteStore:
 
     # Handing out and settling
 
-    def claim(self, site: str, limit: int, pace: Pace | None = None) -> Deferred[list[Claim]]:
+    def claim(self, site: str, limit: int, pace: Callable[[], Pace] | None = None) -> Deferred[list[Claim]]:
         """Lease up to `limit` messages of `site` that are due, by priority and time; fewer where they are large. With
-        what is leased `pace` is noted."""
+        what is leased it is noted what `pace` says then."""
         lease = self._ids.mint()
         before = self._asked_for.get(site, 0)
         self._asked_for[site] = before + limit
@@ -169,7 +169,7 @@ class SQLiteStore:
         def run(connection: apsw.Connection, again: bool) -> list[Claim]:
             claims = claim_due(connection, site, limit, self._timekeeper.due_by(), lease, again, favours=favours)
             if claims and pace is not None:
-                note_pace(connection, pace)
+                note_pace(connection, pace())
             return claims
 
         # mostly there are fewer, and time bounds the batch as well

@@ -226,10 +226,10 @@ class Store(Protocol):
     def accept(self, submissions: Sequence[Submission]) -> Deferred[list[Accepted]]:
         """Take these jobs, all or none; fire when they are durable."""
 
-    def claim(self, site: str, limit: int, pace: Pace | None = None) -> Deferred[list[Claim]]:
+    def claim(self, site: str, limit: int, pace: Callable[[], Pace] | None = None) -> Deferred[list[Claim]]:
         """Lease up to `limit` messages of `site` that are due: by priority, those due first; but one in ten, over all
-        claims, is bulk or normal in turn, where there is any, so that none waits for ever. With what is leased `pace`
-        is noted."""
+        claims, is bulk or normal in turn, where there is any, so that none waits for ever. With what is leased it
+        is noted what `pace` says then."""
 
     def backlog(self) -> list[SiteBacklog]:
         """Each site with unclaimed, unheld work, and when its first is due; at a cost by sites, not by messages.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import Final, Generic, Protocol, TypeVar
 
 import msgspec
@@ -76,7 +77,7 @@ def faces(
     in_flight: Callable[[], int],
     sites: Callable[[], Iterable[SiteLine]] = lambda: (),
     hostname: Callable[[], str] = lambda: "",
-    set_aside: Callable[[], Sequence[str]] = lambda: (),
+    set_aside: Callable[[], Sequence[Path]] = lambda: (),
     unready: Callable[[], str | None] = lambda: None,
 ) -> dict[str, Handler]:
     """The handlers for a `WebServer`: /healthz, /readyz, /metrics and the page.
@@ -116,7 +117,7 @@ def faces(
     return {"/healthz": health.alive, "/readyz": health.ready, "/metrics": metrics.expose, "/": overview}
 
 
-def _set_aside(look: Callable[[], Sequence[str]]) -> tuple[Sequence[str], str]:
+def _set_aside(look: Callable[[], Sequence[Path]]) -> tuple[Sequence[Path], str]:
     """The folders of damaged queues, and why it is not known which there are, "" where it is."""
     try:
         return look(), ""

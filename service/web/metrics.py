@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, Final
 
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
@@ -69,7 +70,7 @@ class Metrics(Collector):
         in_flight: Callable[[], int],
         connections: Callable[[], int] | None = None,
         resting: Callable[[], int] = lambda: 0,
-        set_aside: Callable[[], Sequence[str]] = lambda: (),
+        set_aside: Callable[[], Sequence[Path]] = lambda: (),
     ) -> None:
         self.registry = CollectorRegistry()
         self._now = now

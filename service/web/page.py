@@ -10,6 +10,7 @@ import hashlib
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from html import escape
+from pathlib import Path
 from typing import Final
 
 import msgspec
@@ -19,11 +20,13 @@ from service.web.exchange import Response
 from service.web.recent import Trouble
 
 MOST_SITES: Final = 50
+_NO_TROUBLES: Final = "None since the start, but for sites that rest: they stand above."
 
 
 class SiteLine(msgspec.Struct, frozen=True, kw_only=True):
-    """A site as the page shows it. `due` and `rest_until` are by the store's time, `limit` how many messages may be in
-    flight at once as things are (0: it is not known), `rate` how many may go in a second (None: as many as can)."""
+    """A site as the page shows it. `due`, `rest_until` and `next_at` are by the store's time, `limit` how many messages
+    may be in flight at once as things are (0: it is not known), `rate` how many may go in a second (None: as many as
+    can), and then `next_at` is when the next may go."""
 
     site: str
     due: float | None = None
@@ -31,6 +34,7 @@ class SiteLine(msgspec.Struct, frozen=True, kw_only=True):
     limit: int = 0
     rate: float | None = None
     rest_until: float | None = None
+    next_at: float | None = None
     why: str = ""
 
 
@@ -46,7 +50,7 @@ class Overview(msgspec.Struct, frozen=True, kw_only=True):
     wall: float
     hostname: str = ""
     wrong: str = ""
-    set_aside: Sequence[str] = ()
+    set_aside: Sequence[Path] = ()
     queued: int | None = None
     held: int | None = None
     oldest: float | None = None
@@ -110,7 +114,7 @@ def _html(view: Overview) -> str:
             _list((_site(line, view.now) for line in view.sites[:MOST_SITES]), "No mail is waiting."),
             f"<p class=dim>and {len(view.sites) - MOST_SITES} more</p>\n" if len(view.sites) > MOST_SITES else "",
             "<h2>Last troubles</h2>\n",
-            _list((_trouble(trouble, view.now) for trouble in view.troubles), "None since the start."),
+            _list((_trouble(trouble, view.now) for trouble in view.troubles), _NO_TROUBLES),
             "</main>\n",
             f"<footer><p><small>deferd {_text(view.version)}, {_moment(view.wall)}</small></p></footer>\n",
             "</body>\n</html>\n",
@@ -121,8 +125,9 @@ def _html(view: Overview) -> str:
 def _set_aside(view: Overview) -> str:
     """What a person has to see to: the mail in there is neither sent nor counted."""
     return "".join(
-        f'<p class="bad" role="alert"><strong>A damaged queue was set aside</strong> as {_text(folder)}: deferd queue'
-        " recover saves what can be read of it. This stays until the folder has been moved or removed.</p>\n"
+        '<p class="bad" role="alert"><strong>A damaged queue was set aside</strong>'
+        f" as {_text(str(folder))}: deferd queue recover saves what can be read of it. This stays until the folder has"
+        " been moved or removed.</p>\n"
         for folder in view.set_aside
     )
 
@@ -155,7 +160,7 @@ def _site(line: SiteLine, now: float) -> str:
     if line.in_flight:
         facts.append(f"{line.in_flight} in flight" + (f" (at most {line.limit})" if line.limit else ""))
     if line.due is not None:
-        due = max(line.due, line.rest_until or line.due)
+        due = max(line.due, line.rest_until or line.due, line.next_at or line.due)
         facts.append(f"next in {duration(due - now)}" if due > now else "due now")
     if line.rate is not None:
         facts.append(f"at most {rate_in_words(line.rate)}")

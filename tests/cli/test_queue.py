@@ -41,7 +41,7 @@ def test_list_prints_an_array_as_in_results_oldest_first(deferd, accept):
     assert [first["name"], second["name"]] == ["order-0", "order-1"]
     assert first.keys() == {
         "id", "name", "state", "attempts", "next_attempt", "recipients", "accepted_at", "finished_at", "tags",
-        "in_flight", "priority",
+        "in_flight", "priority", "waits",
     }  # fmt: skip
     assert (first["state"], first["in_flight"], first["priority"]) == ("queued", False, "normal")
     assert second["recipients"][1]["address"] == "dan@d.example"
@@ -106,6 +106,25 @@ def test_list_shows_what_is_being_sent(deferd, accept, spool):
     assert second.split()[2] == "held"
     jobs = json.loads(deferd("queue", "list", "--json").stdout)
     assert [(job["state"], job["in_flight"]) for job in jobs] == [("held", True), ("held", False)]
+
+
+def test_what_was_being_sent_when_the_daemon_died_is_interrupted(deferd, accept, spool):
+    """Nothing is being sent where none runs."""
+    ids = accept("bob@b.example", "cy@c.example")
+    claim(spool, "b.example")
+    leave_a_dead_daemon(spool)
+    _, first, second, *_ = deferd("queue", "list").stdout.splitlines()
+    assert (first.split()[2], second.split()[2]) == ("interrupted", "queued")
+    assert deferd("queue", "show", ids[0]).stdout.count("interrupted") == 2
+    deferd("queue", "hold", ids[0])
+    assert "held, interrupted" in deferd("queue", "list").stdout
+
+
+def leave_a_dead_daemon(spool: Path) -> None:
+    """As one leaves the directory that was killed."""
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    (spool / LOCK).write_text(f"process {gone.pid} on {os.uname().nodename}\n")
 
 
 def test_list_shows_priorities_where_one_is_not_normal(deferd, accept):
@@ -217,9 +236,7 @@ def test_it_is_told_that_a_dead_daemon_sends_nothing(deferd, accept, spool, comm
     accept("bob@b.example")
     claim(spool, "b.example")
     assert deferd("queue", *command).stderr == ""
-    gone = subprocess.Popen(["true"])
-    gone.wait()
-    (spool / LOCK).write_text(f"process {gone.pid} on {os.uname().nodename}\n")
+    leave_a_dead_daemon(spool)
     assert "no daemon is running in" in deferd("queue", *command).stderr
     assert deferd("queue", *command, "--json").stderr == ""
 
@@ -448,6 +465,9 @@ def test_list_tells_why_a_job_waits_or_has_failed(deferd, accept, spool):
 
     assert settle(State.DELIVERED, State.WAITING).endswith("due now       250 said to bob")
     assert settle(State.FAILED).endswith("due now")  # nothing was said yet of the third, who waits
+    assert "  dan@c.example and 2 more  " in deferd("queue", "list").stdout
+    deferd("queue", "hold", "--all")
+    assert deferd("queue", "list").stdout.splitlines()[1].endswith("  waits for an operator: release or remove it")
     deferd("queue", "remove", "--all")
     assert "250 said to bob" in deferd("queue", "list", "--state", "partly").stdout
 

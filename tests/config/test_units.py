@@ -120,6 +120,7 @@ def test_a_rate_that_limits_nothing_is_refused(text):
         (5000 / 86400, "5000 a day"),
         (100_000.0, "100000 a second"),
         (1 / 7, "8.571 a minute"),
+        (1_000_000 / 86400, "1000000 a day"),
     ],
 )
 def test_a_rate_is_told_in_the_unit_in_which_it_is_a_whole_number(rate, told):

@@ -183,6 +183,29 @@ def test_of_many_at_work_it_is_the_one_that_kills_which_is_held(
     assert process.stop() == 0
 
 
+@pytest.mark.parametrize("end", [DaemonProcess.kill, DaemonProcess.stop])
+def test_a_sites_rate_outlives_the_daemon(
+    daemon: Callable[..., DaemonProcess], relay: Deadly, end: Callable[[DaemonProcess], object]
+) -> None:
+    """The next one sends nothing before its time, and commands and page tell when that is."""
+    process = daemon(relay, limits={"rate_per_site": "1/h"}).start()
+    process.drop("first.json", job("ann@b.example"))
+    assert process.result("first")["state"] == "delivered"
+    end(process)
+    process.start()
+    for name in ("second", "third"):
+        process.drop(f"{name}.json", job("bob@b.example"))
+        process.wait_for("job_accepted", name=name)
+    (site,) = command(process, "count")["sites"]
+    assert (site["waiting"], site["due_now"], site["in_flight"]) == (2, 0, 0)
+    assert site["rate"] == pytest.approx(1 / 3600)
+    waiting = command(process, "list")
+    assert {each["next_attempt"] for each in waiting} == {site["next_due"]}
+    assert {each["waits"] for each in waiting} == {"its turn: its site is given 1 an hour"}
+    assert "next in 59 min, at most 1 an hour" in process.get("/")[1]
+    assert process.stop() == 0
+
+
 def test_jobs_that_were_merely_under_way_are_let_alone(daemon: Callable[..., DaemonProcess]) -> None:
     """Killed again and again in the middle of twenty messages, none is blamed for it: in the end all arrive."""
     with Relay(delay=0.1) as relay:

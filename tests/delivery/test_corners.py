@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -228,7 +229,7 @@ class SlowClaims:
         self._claim = room.store.claim
         monkeypatch.setattr(room.store, "claim", self)
 
-    def __call__(self, site: str, limit: int, pace: Pace | None) -> Deferred[list[Claim]]:
+    def __call__(self, site: str, limit: int, pace: Callable[[], Pace] | None) -> Deferred[list[Claim]]:
         claims: list[Claim] = []
         self._claim(site, limit, pace).add_callback(claims.extend)
         d: Deferred[list[Claim]] = Deferred()

@@ -220,18 +220,65 @@ def test_who_dies_with_a_message_has_used_its_token(room: Room) -> None:
     assert (begun(room), room.store.notes.paced[SITE].next) == ([], pytest.approx(room.store.now() + 59.75, abs=0.01))
 
 
-@pytest.mark.parametrize(("old", "new", "waits"), [(1 / 3600, 1 / 60, 60.0), (1 / 60, 1 / 3600, 60.0)])
-def test_a_rate_that_is_new_after_a_restart_counts(room: Room, old: float, new: float, waits: float) -> None:
-    """Nobody waits for the old one's time longer than the new one would have him."""
+@pytest.mark.parametrize(("old", "new"), [(1 / 3600, 1 / 60), (1 / 60, 1 / 3600)])
+def test_a_rate_that_is_new_after_a_restart_counts_from_the_last_message(room: Room, old: float, new: float) -> None:
+    """However often it is restarted meanwhile; and from the start on it is told by the new one."""
     rated(room, old)
     room.delivery.start()
     many(room, 2)
+    for _ in range(4):
+        room.advance(1.0)
+        again(room, new, away=7.0)
+    noted = room.store.notes.paced[SITE]
+    assert (noted.rate, noted.next - room.store.now() + room.now) == (new, pytest.approx(1 / new))
+    room.advance(1 / new)
+    assert begun(room) == pytest.approx([0.0, 1 / new], abs=0.001)
+
+
+def test_the_page_is_told_when_the_next_may_go(room: Room) -> None:
+    """By the store's time, which goes on where the reactor's begins anew; nothing where there is no rate."""
+    rated(room, 1 / 60)
+    room.delivery.start()
+    many(room, 2)
+    room.advance(20.0)
+    assert room.delivery.sites()[0].next_at == pytest.approx(room.store.now() + 40.0)
+    again(room, None, away=1.0)
+    room.accept("bob@b.example")
+    assert room.delivery.sites()[0].next_at is None
+
+
+def test_the_end_notes_it_to_the_moment(room: Room) -> None:
+    """The claim was durable only after a while, and the message begun then."""
+    rated(room, 1 / 60)
+    room.delivery.start()
+    room.store.commit_time = 5.0
+    many(room, 2)
+    room.advance(6.0)
+    again(room, 1 / 60, away=2.0)
+    room.store.commit_time = 0.0
+    room.advance(100.0)
+    assert gaps(begun(room)) == pytest.approx([60.0], abs=0.001)
+
+
+def test_a_time_that_cannot_be_is_no_reason_to_wait(room: Room) -> None:
+    """The store was put back from a copy, say, and its time with it: one interval, and no more."""
+    rated(room, 1 / 60)
+    room.store.notes.paced[SITE] = Pace(site=SITE, rate=1 / 60, next=room.store.now() + 1e6)
+    room.delivery.start()
+    many(room, 1)
+    room.advance(61.0)
+    assert begun(room) == pytest.approx([60.0], abs=0.001)
+
+
+def test_a_high_rate_that_is_new_after_a_restart_is_told(room: Room) -> None:
+    """Though it is noted once only."""
+    rated(room, 1 / 3600)
+    room.delivery.start()
+    many(room, 2)
     room.advance(1.0)
-    again(room, new, away=2.0)
-    room.advance(waits - 3.5)
-    before = len(begun(room))
-    room.advance(4.0)
-    assert (before, len(begun(room))) == (1, 2)
+    again(room, 50.0, away=2.0)
+    room.advance(1.0)
+    assert (len(begun(room)), room.store.notes.paced[SITE].rate) == (2, 50.0)
 
 
 def test_what_went_before_a_new_rate_counts_after_a_restart(room: Room) -> None:
@@ -286,7 +333,7 @@ def test_a_site_that_is_no_more_has_none_noted(room: Room) -> None:
     rated(room, 1 / 60)
     room.store.notes.paced["gone.example:25"] = Pace(site="gone.example:25", rate=1.0, next=0.0)
     room.delivery.start()
-    assert room.store.notes.paced == {}
+    assert (room.store.notes.paced, room.delivery.sites()) == ({}, [])
 
 
 def test_a_claim_that_is_given_back_gives_its_token_back(room: Room) -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from config.settings import Relay, Route, Settings, Tls
 from service.message.outcome import State
-from tests.delivery.room import PORT, Room
+from tests.delivery.room import PORT, SITE, Room
 from tests.delivery.test_passwords import with_password
 from tests.fakes.smtp_server import SILENT, Late, SMTPServer
 
@@ -73,6 +73,19 @@ def test_answers_that_were_given_before_the_reload_stand(room: Room) -> None:
     room.advance(10.0)
     assert room.outcome("eve@b.example").state is State.FAILED
     assert room.outcome("bob@b.example").state is State.DELIVERED
+
+
+def test_the_rest_of_a_site_that_is_no_more_is_forgotten(room: Room) -> None:
+    """Commands would tell of it as if it still mattered."""
+    room.server.close()
+    room.accept()
+    room.advance(10.0)
+    room.delivery.configure(msgspec.structs.replace(room.settings, hostname="other.test"))
+    assert set(room.store.notes.resting) == {SITE}
+    other = Route(domains=("*",), relay=(Relay("smtp", "other.test", PORT),), tls="none")
+    room.delivery.configure(msgspec.structs.replace(room.settings, routes=(other,)))
+    room.advance(0.5)
+    assert SITE not in room.store.notes.resting
 
 
 def test_no_password_goes_out_in_the_clear_on_a_connection_that_came_about_after_the_reload(room: Room) -> None:

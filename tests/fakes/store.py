@@ -185,11 +185,11 @@ class MemoryStore:
             self._let_wait(delivery)
         return Accepted(entry.id, submission.name)
 
-    def claim(self, site: str, limit: int, pace: Pace | None = None) -> Deferred[list[Claim]]:
+    def claim(self, site: str, limit: int, pace: Callable[[], Pace] | None = None) -> Deferred[list[Claim]]:
         def run() -> list[Claim]:
             claims = self._claim(site, limit)
             if claims and pace is not None:
-                self.notes.paced[site] = pace
+                self.notes.paced[site] = pace()
             return claims
 
         return self._commit(run)

@@ -92,6 +92,31 @@ def test_a_list_tells_what_is_in_flight_and_what_goes_first(reactor, store, subm
     assert (commands.list()[0].state, commands.list()[0].in_flight) == ("held", True)
 
 
+def test_a_list_tells_what_a_job_waits_for(reactor, store, submission, commands):
+    """Its hour, a site's rest or rate, an operator; where it is being sent, or is due, nothing."""
+    one, two = commands.list()
+    now = reactor.wall_time()
+
+    def told(id):
+        assert commands.show(id, DAY).waits == next(job.waits for job in commands.list() if job.id == id)
+        return commands.show(id, DAY).waits
+
+    assert told(one.id) is None
+    reactor.wait(store.notes.note_pace(Pace(site="a.example", rate=0.5, next=now + 60)))
+    assert told(one.id) == "its turn: its site is given 30 a minute"
+    rest = Rest(site="a.example", ends=now + 60, failures=1, since=now, why="connect: refused")
+    reactor.wait(store.notes.note_rest(rest))
+    assert told(one.id) == "its site, which rests: connect: refused"
+    reactor.wait(store.claim("a.example", 1))
+    assert told(one.id) is None
+    commands.change("hold", [two.id])
+    assert told(two.id) == "an operator: release or remove it"
+    [later] = reactor.wait(store.accept([submission("x@a.example", not_before=now + 60)]))
+    assert told(later.id) == f"its not_before, {MINUTE}"
+    commands.change("retry", [later.id])
+    assert told(later.id) == "its site, which rests: connect: refused"
+
+
 def test_the_details_of_a_job(reactor, store, submission, commands, settlement):
     """Its envelope's sender, its size, when it is given up, and how its message at each site stands."""
     recipients = ("x@b.example", "y@c.example", "z@d.example", "u@b.example")

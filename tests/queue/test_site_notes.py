@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 from pathlib import Path
 
 import apsw
@@ -11,8 +12,9 @@ import pytest
 
 from service.queue.commands import open_for_commands
 from service.queue.damage import find_damage
+from service.queue.recovery import recover
 from service.queue.sqlite import DATABASE
-from service.queue.store import Pace, Rest, StoreFailed
+from service.queue.store import Pace, Rest
 
 REST = Rest(site="mx:25", ends=1_790_000_300.5, failures=4, since=1_790_000_000.25, why="the port is closed")
 PACE = Pace(site="a.example", rate=0.5, next=1_790_000_300.5)
@@ -66,11 +68,23 @@ def test_a_pace_is_there_after_a_restart(reactor, open_store):
 def test_a_claim_notes_the_pace_it_leaves(reactor, open_store, submission):
     """In one transaction, so that whoever dies with it has used it up; one that brings nothing has left none."""
     store = open_store()
-    reactor.wait(store.claim("a.example", 1, PACE))
+    reactor.wait(store.claim("a.example", 1, lambda: PACE))
     assert store.notes.paces() == []
     reactor.wait(store.accept([submission("x@a.example")]))
-    reactor.wait(store.claim("a.example", 1, PACE))
+    reactor.wait(store.claim("a.example", 1, lambda: PACE))
     assert open_store().notes.paces() == [PACE]
+
+
+def test_the_pace_is_asked_for_when_the_claim_is_made(reactor, store, submission, tmp_path):
+    """However long another process's lock, or a full disk, has kept it waiting: the message begins after that."""
+    reactor.wait(store.accept([submission("x@a.example")]))
+    with contextlib.closing(apsw.Connection(str(tmp_path / DATABASE))) as other:
+        other.execute("BEGIN IMMEDIATE")
+        claiming = store.claim("a.example", 1, lambda: msgspec.structs.replace(PACE, next=store.now() + 10))
+        reactor.advance(8)
+        other.execute("COMMIT")
+    reactor.wait(claiming, 1)
+    assert store.notes.paces()[0].next >= 1_790_000_018.0
 
 
 # the version before, which knew of no pace
@@ -89,18 +103,27 @@ def test_an_older_queue_is_brought_up_to_date(reactor, open_store, submission, t
     reactor.wait(store.close())
     older(tmp_path)
     store = open_store()
-    reactor.wait(store.claim("a.example", 1, PACE))
+    reactor.wait(store.claim("a.example", 1, lambda: PACE))
     reactor.wait(store.close())
     store = open_store()
     assert (store.show(accepted.id).state, store.notes.paces()) == ("queued", [PACE])
 
 
-def test_a_command_leaves_an_older_queue_to_the_daemon(reactor, open_store, tmp_path):
-    """It may be at work there, in the version before."""
-    reactor.wait(open_store().close())
+def test_a_command_leaves_an_older_queue_as_it_is(reactor, open_store, submission, tmp_path):
+    """It does its work there; the daemon may be of the version before, and is to find what it knows."""
+    store = open_store()
+    (accepted,) = reactor.wait(store.accept([submission("x@a.example")]))
+    reactor.wait(store.close())
     older(tmp_path)
-    with pytest.raises(StoreFailed, match="start `deferd run` of this one, which brings it up to date"):
-        open_for_commands(tmp_path, reactor.wall_time)
+    with open_for_commands(tmp_path, reactor.wall_time) as commands:
+        assert commands.standing().sites[0].rate is None
+        assert (commands.change("hold").changed, commands.list()[0].state) == (1, "held")
+        assert commands.show(accepted.id, 60.0).sites[0].rate is None
+    other = tmp_path / "other.db"
+    shutil.copy(tmp_path / DATABASE, other)
+    recover(other, tmp_path, reactor.wall_time)
+    with contextlib.closing(apsw.Connection(str(tmp_path / DATABASE))) as connection:
+        assert connection.pragma("user_version") == 3
 
 
 @pytest.mark.parametrize(

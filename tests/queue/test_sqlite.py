@@ -290,6 +290,15 @@ def test_retry_makes_due_now_and_remembers_the_sites(reactor, store, submission)
     assert reactor.wait(store.retried()) == []
 
 
+def test_retry_leaves_what_will_be_held_as_it_is(reactor, store, submission):
+    """It is being sent while it is held: when it lands it goes nowhere, however due it is."""
+    [accepted] = reactor.wait(store.accept([submission()]))
+    reactor.wait(store.claim("a.example", 1))
+    reactor.wait(store.change("hold", [accepted.id], None))
+    assert reactor.wait(store.change("retry", [accepted.id], None)) == 0
+    assert reactor.wait(store.retried()) == []
+
+
 def test_a_removed_job_has_failed_and_its_attempt_is_forgotten(reactor, store, submission, settlement):
     """Its recipients fail; that it is to be tried again, or has failed in another way, changes nothing."""
     [accepted] = reactor.wait(store.accept([submission()]))

@@ -98,6 +98,8 @@ def test_a_site_that_has_a_rate_tells_it() -> None:
     """It is why mail that is due waits."""
     text = read(sites=[SiteLine(site="relay-a", due=NOW - 5, rate=0.5)]).text
     assert "relay-a due now, at most 30 a minute" in text
+    line = SiteLine(site="relay-a", due=NOW - 5, rate=0.5, next_at=NOW + 9)
+    assert "relay-a next in 9 s, at most 30 a minute" in read(sites=[line]).text
 
 
 def test_a_thousand_sites_do_not_make_it_long() -> None:
@@ -312,6 +314,7 @@ def test_a_dead_site_does_not_crowd_out_the_failures(world: World) -> None:
     for _ in range(100):
         world.journal.tell("site_resting", site="relay", phase="connect", text="refused")
     assert [trouble.event for trouble in world.recent.troubles()] == ["failed"]
+    assert "None since the start, but for sites that rest: they stand above." in read().text
 
 
 def test_only_the_last_troubles_are_kept() -> None:
