@@ -47,9 +47,9 @@ from service.queue.sqlite import SQLiteStore
 from service.queue.store import Claim, StoreFailed, Submission
 from service.web.faces import faces
 from service.web.metrics import MEASURED, Metrics
-from service.web.page import SiteLine
 from service.web.recent import TROUBLES, Recent
 from service.web.server import WebServer, cannot_listen
+from service.web.sitelines import site_lines
 
 KEPT: Final = 7 * 86400.0
 """Seconds for which results, rejected files and ended jobs are kept (README, Jobs)."""
@@ -196,7 +196,7 @@ class Daemon:
             recent,
             version=version(),
             in_flight=lambda: self._delivery.in_flight,
-            sites=self._site_lines,
+            sites=lambda: site_lines(self._delivery.sites()),
             hostname=lambda: self.settings.hostname,
             set_aside=set_aside,
             unready=lambda: "deferd is stopping" if self._stopping else self._intake.trouble,
@@ -266,20 +266,6 @@ class Daemon:
             return None
         sites = tuple(self._delivery.site_of(address) for address in job.recipients)
         return Submission(job=job, name=f"{claim.name}-{kind}", sites=sites, result=False)
-
-    def _site_lines(self) -> list[SiteLine]:
-        return [
-            SiteLine(
-                site=view.name,
-                in_flight=view.in_flight,
-                limit=view.limit,
-                rate=view.rate,
-                rest_until=view.resting_until,
-                next_at=view.next_at,
-                why=view.last_error,
-            )
-            for view in self._delivery.sites()
-        ]
 
     def _version(self) -> object:
         try:

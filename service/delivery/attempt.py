@@ -71,6 +71,7 @@ class Attempt:
         "_site",
         "_wait",
         "ahead",
+        "began",
         "claim",
         "connection",
         "decided",
@@ -78,9 +79,10 @@ class Attempt:
     )
 
     def __init__(
-        self, claim: Claim, site: Site, content: StoredContent, connector: Connector, journal: Journal
+        self, claim: Claim, site: Site, content: StoredContent, connector: Connector, journal: Journal, began: float
     ) -> None:
         self.claim = claim
+        self.began = began
         self.ahead = False
         """Whether its envelope goes ahead, behind a message that is not answered yet."""
         self.since = _NEVER
@@ -112,6 +114,11 @@ class Attempt:
     def conversing(self) -> bool:
         """Whether a server listens."""
         return self._met is not None
+
+    @property
+    def step(self) -> str:
+        """What it is about, in words."""
+        return "connect" if self._met is None else f"{self._met.phase.value} at {self._met.host}"
 
     @property
     def _peer(self) -> Address | None:

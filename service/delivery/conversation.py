@@ -129,6 +129,11 @@ class Conversation(BaseProtocol):
         return self._session.phase in (Phase.BODY, Phase.CONFIRM)
 
     @property
+    def phase(self) -> Phase:
+        """What is said or waited for."""
+        return self._session.phase
+
+    @property
     def secure(self) -> bool:
         """Whether it is inside TLS."""
         return self._session.secure

@@ -30,7 +30,7 @@ from service.delivery.reports import Compose, Reports
 from service.delivery.routes import UNROUTED, Router, Site
 from service.delivery.scheduler import Scheduler
 from service.delivery.setbacks import Setbacks
-from service.delivery.sites import Allowance, SiteView
+from service.delivery.sites import Allowance, SiteView, UnderWay
 from service.delivery.tls import Contexts, Trust
 from service.journal import Journal
 from service.message.outcome import Outcome
@@ -177,7 +177,12 @@ class Delivery:
 
     def sites(self) -> list[SiteView]:
         """The sites that there has been work for, and how each does."""
-        return self._scheduler.views()
+        shift, oldest = self._now() - self._reactor.time(), dict[str, UnderWay]()
+        for attempt in self._at_work:
+            site, id = attempt.claim.site, attempt.claim.id
+            if site not in oldest:
+                oldest[site] = UnderWay(id=id, since=max(attempt.began, attempt.since) + shift, step=attempt.step)
+        return [msgspec.structs.replace(view, oldest=oldest.get(view.name)) for view in self._scheduler.views()]
 
     @property
     def in_flight(self) -> int:
@@ -214,7 +219,8 @@ class Delivery:
             self._see_through(attempt, lambda: attempt.send_ahead(connection))
 
     def _attempt(self, claim: Claim, site: Site) -> Attempt:
-        return Attempt(claim, site, StoredContent(self._store, claim), self._connector, self._journal)
+        content = StoredContent(self._store, claim)
+        return Attempt(claim, site, content, self._connector, self._journal, self._reactor.time())
 
     def _see_through(self, attempt: Attempt, start: Callable[[], Deferred[Receipt]]) -> None:
         """Make the attempt, and write down what came of it."""
@@ -227,36 +233,35 @@ class Delivery:
             attempt=claim.attempts + 1,
             recipients=list(claim.recipients),
         )
-        began = self._reactor.time()
         d: Deferred[Any] = start()
-        d.add_callbacks(self._settle, self._postpone, attempt, began)
+        d.add_callbacks(self._settle, self._postpone, attempt)
         d.add_errback(self._keep_and_report, attempt)
         d.add_both(self._done, attempt)
 
-    def _leave(self, attempt: Attempt, began: float) -> None:
+    def _leave(self, attempt: Attempt) -> None:
         """The conversation is over, and its slot free, also while the outcome is still on its way to the disk; or it
         goes on with the message behind, to which the slot goes."""
         connection = attempt.connection
         heir = self._heirs.pop(connection, None) if connection is not None else None
         if heir is attempt:
             return  # it has died with the one before
-        since = max(began, attempt.since)
+        since = max(attempt.began, attempt.since)
         self._scheduler.leave(attempt.claim, heir.claim if heir is not None else None, since=since)
         if heir is not None:
             heir.follow(self._reactor.time())
 
-    def _settle(self, receipt: Receipt, attempt: Attempt, began: float) -> Deferred[None]:
+    def _settle(self, receipt: Receipt, attempt: Attempt) -> Deferred[None]:
         """A host has answered for every recipient."""
         claim, outcomes = attempt.claim, receipt.outcomes
         slower = next(filter(policy.asks_for_less, outcomes), None)
         if slower is None:
-            self._scheduler.served(claim.site, began)
-        self._leave(attempt, began)
+            self._scheduler.served(claim.site, attempt.began)
+        self._leave(attempt)
         retry, spread, at = self._settings.retry, self._scheduler.spread(), self._now()
         if slower is None:
             self._setbacks.over(claim)
             return self._write(attempt, policy.after_receipt(claim, outcomes, retry, at, spread))
-        rest = self._set_back(claim, self._slow_down(claim.site, slower, began))
+        rest = self._set_back(claim, self._slow_down(claim.site, slower, attempt.began))
         return self._write(attempt, policy.after_slowing_down(claim, outcomes, retry, at, rest))
 
     def _slow_down(self, site: str, said: Outcome, began: float) -> float:
@@ -268,9 +273,9 @@ class Delivery:
         error = HostFailure(said.phase, said.text, code=said.code, enhanced=said.enhanced, host=said.host)
         return self._scheduler.rest(site, error, began)
 
-    def _postpone(self, failure: Failure, attempt: Attempt, began: float) -> Deferred[None]:
+    def _postpone(self, failure: Failure, attempt: Attempt) -> Deferred[None]:
         """No host has answered for all: whose fault it was decides what becomes of the message."""
-        self._leave(attempt, began)
+        self._leave(attempt)
         claim = attempt.claim
         if isinstance(failure.value, GivenUp):
             return self._write(attempt, policy.after_giving_up(claim, failure.value.outcomes, self._now()))
@@ -285,7 +290,7 @@ class Delivery:
         failure.trap(HostFailure)  # a bug of ours goes on as a bug
         error, at, retry, spread = failure.value, self._now(), self._settings.retry, self._scheduler.spread()
         assert isinstance(error, HostFailure)
-        rest = 0.0 if self._drain is not None else self._scheduler.rest(claim.site, error, began)
+        rest = 0.0 if self._drain is not None else self._scheduler.rest(claim.site, error, attempt.began)
         if error.code == TAKES_LEAVE:  # of too many connections, perhaps
             self._connector.close_idle(claim.site)
         if isinstance(error, ConfirmationLost):

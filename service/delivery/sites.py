@@ -26,10 +26,18 @@ class Allowance(msgspec.Struct, frozen=True):
     rate: float | None
 
 
+class UnderWay(msgspec.Struct, frozen=True, kw_only=True):
+    """A message in flight: `since` when, by the store's time, and at which `step` it is, in words."""
+
+    id: str
+    since: float
+    step: str
+
+
 class SiteView(msgspec.Struct, frozen=True, kw_only=True):
     """A site as the page shows it. `resting_until` is by the store's time, as is `next_at`, before which it is given no
     message (None: it has no rate); `limit` is how many conversations it may have at once, as things are, `rate` how
-    many messages a second, at most."""
+    many messages a second, at most. `oldest` is the message that has been in flight for longest."""
 
     name: str
     health: Health
@@ -39,6 +47,7 @@ class SiteView(msgspec.Struct, frozen=True, kw_only=True):
     rate: float | None
     next_at: float | None
     last_error: str
+    oldest: UnderWay | None = None
 
 
 @dataclass

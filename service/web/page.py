@@ -20,13 +20,16 @@ from service.web.exchange import Response
 from service.web.recent import Trouble
 
 MOST_SITES: Final = 50
+_LONG: Final = 5.0
+"""Seconds in flight after which a message is worth a word."""
 _NO_TROUBLES: Final = "None since the start, but for sites that rest: they stand above."
 
 
 class SiteLine(msgspec.Struct, frozen=True, kw_only=True):
     """A site as the page shows it. `due`, `rest_until` and `next_at` are by the store's time, `limit` how many messages
     may be in flight at once as things are (0: it is not known), `rate` how many may go in a second (None: as many as
-    can), and then `next_at` is when the next may go."""
+    can), and then `next_at` is when the next may go. `oldest` is the message that has been in flight for longest, since
+    `oldest_since`, and at which step it is."""
 
     site: str
     due: float | None = None
@@ -35,6 +38,8 @@ class SiteLine(msgspec.Struct, frozen=True, kw_only=True):
     rate: float | None = None
     rest_until: float | None = None
     next_at: float | None = None
+    oldest: str = ""
+    oldest_since: float | None = None
     why: str = ""
 
 
@@ -159,6 +164,8 @@ def _site(line: SiteLine, now: float) -> str:
         facts.append(f'<span class="bad">resting for {duration(line.rest_until - now)}</span>')
     if line.in_flight:
         facts.append(f"{line.in_flight} in flight" + (f" (at most {line.limit})" if line.limit else ""))
+        if line.oldest_since is not None and now - line.oldest_since >= _LONG:
+            facts.append(f"for {duration(now - line.oldest_since)} {_text(line.oldest)}")
     if line.due is not None:
         due = max(line.due, line.rest_until or line.due, line.next_at or line.due)
         facts.append(f"next in {duration(due - now)}" if due > now else "due now")

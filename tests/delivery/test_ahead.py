@@ -71,6 +71,22 @@ def nothing_is_left(room: Room) -> None:
 # what goes ahead
 
 
+def test_what_went_ahead_is_under_way_since_the_front_has_its_answer(room: Room) -> None:
+    """Until then it waits for nobody; the front is what has been under way for longest."""
+    room.server.on("confirm", PROCEED, Late("250 2.0.0 taken", 100.0), Late("250 2.0.0 taken", 100.0))
+    line_up(room, 50.0)
+    assert went_ahead(room)
+    oldest = room.delivery.sites()[0].oldest
+    assert oldest is not None
+    assert (oldest.id, oldest.step) == ("j2", f"confirm at {SITE}")
+    assert oldest.since == pytest.approx(room.store.now() - 50.0, abs=0.1)
+    room.advance(100.0)
+    oldest = room.delivery.sites()[0].oldest
+    assert oldest is not None
+    assert (oldest.id, oldest.step) == ("j3", f"confirm at {SITE}")
+    assert oldest.since == pytest.approx(room.store.now() - 50.0, abs=0.1)
+
+
 def test_the_end_of_the_content_and_the_next_envelope_are_one_write(room: Room) -> None:
     """So that a message costs one round trip for all its commands, and none for its dot: that is the next one's."""
     line_up(room)

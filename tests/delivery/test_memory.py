@@ -71,7 +71,7 @@ def test_a_conversation_in_its_handshake_takes_less_than_8_kib(listening: socket
         journal.add(count)
 
         def begin(claims: list[Claim]) -> list[Attempt]:
-            attempts = [Attempt(each, site, StoredContent(store, each), connector, journal) for each in claims]
+            attempts = [Attempt(each, site, StoredContent(store, each), connector, journal, 0.0) for each in claims]
             for attempt in attempts:
                 attempt.start().add_errback(lambda failure: None)
             reactor.run()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from config.settings import SiteRest
+from service.delivery.sites import UnderWay
 from service.message.job import Job
 from service.message.outcome import State
 from service.queue.store import StoreFailed, Submission
@@ -269,3 +270,18 @@ def test_an_operator_can_end_a_rest(room: Room) -> None:
     room.delivery.wake(end_rest=True)
     room.advance(0.5)
     assert room.outcome().state is State.DELIVERED
+
+
+def test_of_each_site_it_is_known_what_has_been_under_way_for_longest(room: Room) -> None:
+    """Since when, and at which step, at whom."""
+    room.server.on("connect", Late("220 mx.test", 50.0)).on("confirm", Late("250 2.0.0 taken", 100.0))
+    room.reactor.latency = 1.0
+    room.accept()
+    room.advance(1.0)
+    room.accept()
+    assert room.delivery.sites()[0].oldest == UnderWay(id="j1", since=room.store.now() - 1.0, step="connect")
+    room.advance(39.0)
+    view = room.delivery.sites()[0]
+    assert view.oldest == UnderWay(id="j1", since=room.store.now() - 40.0, step=f"greeting at {SITE}")
+    room.advance(200.0)
+    assert room.delivery.sites()[0].oldest is None

@@ -9,10 +9,12 @@ from collections.abc import Callable
 from html.parser import HTMLParser
 from typing import Any
 
+import msgspec
 import pytest
 
 from deferred.defer import Deferred, succeed
 from deferred.testing import Clock
+from service.delivery.sites import SiteView, UnderWay
 from service.journal import Journal
 from service.queue.store import Counts, SiteBacklog
 from service.web.exchange import Request, Response
@@ -20,6 +22,7 @@ from service.web.faces import faces
 from service.web.metrics import Metrics
 from service.web.page import Overview, SiteLine, duration, page
 from service.web.recent import TROUBLES, Recent, Trouble
+from service.web.sitelines import site_lines
 
 NOW = 1_700_000_000.0
 
@@ -92,6 +95,31 @@ def test_sites_tell_their_rest_and_their_backlog() -> None:
     assert "relay-b resting for 2 min" in text
     assert "next in 5 min" in text
     assert "connect: refused" in text
+
+
+def test_a_line_has_what_delivery_knows_of_a_site() -> None:
+    """All of it."""
+    oldest = UnderWay(id="00v03f", since=6.0, step="greeting at mx:25")
+    view = SiteView(
+        name="relay-a", health="resting", resting_until=1.0, in_flight=2, limit=3, rate=4.0, next_at=5.0,
+        last_error="421", oldest=oldest,
+    )  # fmt: skip
+    line = SiteLine(
+        site="relay-a", rest_until=1.0, in_flight=2, limit=3, rate=4.0, next_at=5.0, why="421",
+        oldest="00v03f: greeting at mx:25", oldest_since=6.0,
+    )  # fmt: skip
+    assert site_lines([view]) == [line]
+    assert site_lines([msgspec.structs.replace(view, oldest=None)]) == [
+        msgspec.structs.replace(line, oldest="", oldest_since=None)
+    ]
+
+
+def test_a_message_that_is_in_flight_for_long_is_named() -> None:
+    """With what it waits for: a server that hangs looks like one that is busy, else."""
+    facts = {"site": "relay-a", "in_flight": 2, "limit": 5, "oldest": "00v03f: greeting at mx<1>:25"}
+    text = read(sites=[SiteLine(**facts, oldest_since=NOW - 240)]).text
+    assert "relay-a 2 in flight (at most 5), for 4 min 00v03f: greeting at mx<1>:25" in text
+    assert "greeting" not in read(sites=[SiteLine(**facts, oldest_since=NOW - 1)]).text
 
 
 def test_a_site_that_has_a_rate_tells_it() -> None:
