@@ -116,6 +116,11 @@ class Attempt:
         return self._met is not None
 
     @property
+    def ended(self) -> bool:
+        """Whether nobody is waited for any more, but the disk."""
+        return self._wait is None
+
+    @property
     def step(self) -> str:
         """What it is about, in words."""
         return "connect" if self._met is None else f"{self._met.phase.value} at {self._met.host}"

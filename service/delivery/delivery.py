@@ -179,9 +179,9 @@ class Delivery:
         """The sites that there has been work for, and how each does."""
         shift, oldest = self._now() - self._reactor.time(), dict[str, UnderWay]()
         for attempt in self._at_work:
-            site, id = attempt.claim.site, attempt.claim.id
-            if site not in oldest:
-                oldest[site] = UnderWay(id=id, since=max(attempt.began, attempt.since) + shift, step=attempt.step)
+            since, site = max(attempt.began, attempt.since) + shift, attempt.claim.site
+            if not attempt.ended and (site not in oldest or since < oldest[site].since):
+                oldest[site] = UnderWay(id=attempt.claim.id, since=since, step=attempt.step)
         return [msgspec.structs.replace(view, oldest=oldest.get(view.name)) for view in self._scheduler.views()]
 
     @property

@@ -35,6 +35,11 @@ class TokenBucket:
         self._interval = 0.0 if rate is None else 1.0 / rate
         self._depth = max(self._interval, _SLACK)
 
+    @property
+    def next_at(self) -> float:
+        """When there is a token again, or was, long ago perhaps: minus infinity where none was ever taken."""
+        return self._empty_at + self._interval
+
     def resume(self, taken_at: float, now: float) -> None:
         """Go on where another bucket was, of this rate or another, whose last token was taken then, or is about to be:
         the clock may be another now."""

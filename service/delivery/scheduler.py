@@ -44,12 +44,14 @@ class Scheduler:
         self._pool = pool
         self._draw = draw
         self._sites = Sites(careful, allowance)
+        self._known: Collection[str] | None = None
+        """The sites of the routes as they are; None: of no others is anything known."""
         self._turns = Turns(reactor, store, pool, self._sites, deliver, belongs, self._report)
 
     def resume(self, known: Collection[str]) -> None:
         """Go on with the rests that a former process noted, at sites that are still `known`, and at the pace that it
         kept to. Raises `StoreFailed`."""
-        now = self._reactor.time()
+        self._known, now = known, self._reactor.time()
         shift = self._store.now() - now
         longest = self.retry.site_rest.longest * (1 + self.retry.jitter)
         for rest in self._store.notes.rests():
@@ -60,7 +62,7 @@ class Scheduler:
             state.resume(rest, shift, now, longest)
             state.rest_timer = self._reactor.call_later(self.rest_left(rest.site), self._wake_up, state)
         for pace in self._store.notes.paces():
-            if pace.site not in known or self._sites[pace.site].rate is None:
+            if pace.site not in known:
                 self._store.notes.forget_pace(pace.site).add_errback(self._report)
                 continue
             state = self._sites[pace.site]
@@ -120,6 +122,7 @@ class Scheduler:
         """The settings have changed, passwords perhaps: be careful again. The rest of a site that has `changed` itself
         is over, as what was wrong with it may be mended; nor does it matter any more how the old one does. That of one
         that is not `known` any more concerns nobody."""
+        self._known = known
         self._turns.distrust()
         for state in self._sites.values():
             state.allow(self._sites.allowance(state.name))
@@ -129,7 +132,7 @@ class Scheduler:
                 state.noted = False
                 self._store.notes.forget_rest(state.name).add_errback(self._report)
             if state.name in changed:
-                self._cancel_rest(state)
+                self._cut_rest_short(state)
                 state.renewed(self._reactor.time())
                 self._turns.mark(state)
             if state.health == "up" and self._sites.careful(state.name):
@@ -165,8 +168,9 @@ class Scheduler:
         length = state.rest(error, began, now, self.retry, self.spread())
         if length is not None:
             state.rest_timer = self._reactor.call_later(length, self._wake_up, state)
-            state.noted = True
-            self._store.notes.note_rest(state.as_rest(self._store.now() - now)).add_errback(self._report)
+            state.noted = self._known is None or site in self._known
+            if state.noted:
+                self._note_rest(state)
             self._turns.empty(state)
             self._journal.tell(
                 "site_resting",
@@ -223,11 +227,22 @@ class Scheduler:
 
     # rests
 
+    def _note_rest(self, state: SiteState) -> None:
+        self._store.notes.note_rest(state.as_rest(self._store.now() - self._reactor.time())).add_errback(self._report)
+
     def _wake_up(self, state: SiteState) -> None:
         """The rest is over."""
-        self._cancel_rest(state)
+        self._cut_rest_short(state)
         state.end_rest()
         self._turns.mark(state)
+
+    def _cut_rest_short(self, state: SiteState) -> None:
+        """The rest ends here; where it was to be longer, commands, and a daemon that starts now, are to know."""
+        self._cancel_rest(state)
+        if state.health == "resting" and state.rest_ends > (now := self._reactor.time()):
+            state.rest_ends = now
+            if state.noted:
+                self._note_rest(state)
 
     def _cancel_rest(self, state: SiteState) -> None:
         if state.rest_timer is not None:

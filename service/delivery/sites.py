@@ -92,6 +92,8 @@ class SiteState:
     """Whether the store knows of its rest."""
     paced: bool = False
     """Whether the store knows of its rate."""
+    paced_at: float = float("-inf")
+    """When it was told of it last."""
     probe: str | None = None
     """The message that finds out whether the site is back; others may still hang there from before its rest."""
     timer: TimerHandle | None = None

@@ -45,7 +45,10 @@ _STALE: Final = 1.0
 
 _NOTED: Final = 10.0
 """Messages a second: by a higher rate the next message's time has come before another daemon can have started, and need
-not be noted each time. By this one and lower ones messages are claimed one by one."""
+not be noted each time, but every `_NOTED_AGAIN` seconds, as the other's rate may be another. By this one and lower ones
+messages are claimed one by one."""
+
+_NOTED_AGAIN: Final = 1.0
 
 _REFUSED_AT_ONCE: Final = 4
 """Sites that are asked whether they may have a slot that has become free."""
@@ -133,11 +136,11 @@ class Turns:
     def note_pace(self, state: SiteState) -> None:
         """Have the store know how fast the site is served now, when nothing of it is in stock."""
         notes, now = self._store.notes, self._reactor.time()
-        state.paced = state.rate is not None
+        state.paced, state.paced_at = state.rate is not None, now
         if state.rate is None:
             noted = notes.forget_pace(state.name)
         else:
-            noted = notes.note_pace(self._pace(state, state.rate, state.pace.when(now) - now))
+            noted = notes.note_pace(self._pace(state, state.rate, state.pace.next_at - now))
         noted.add_errback(self._report)
 
     def stop(self) -> None:
@@ -271,11 +274,9 @@ class Turns:
         one is begun, so that a daemon that starts then, whatever became of this one, keeps to it."""
         if state.rate is None:
             return None
-        if state.rate > _NOTED:
-            if not state.paced:
-                self.note_pace(state)
+        if state.rate > _NOTED and self._reactor.time() < state.paced_at + _NOTED_AGAIN:
             return None
-        rate, state.paced = state.rate, True
+        rate, state.paced, state.paced_at = state.rate, True, self._reactor.time()
 
         def pace() -> Pace:
             now = self._reactor.time()
@@ -284,7 +285,7 @@ class Turns:
         return pace
 
     def _pace(self, state: SiteState, rate: float, seconds: float) -> Pace:
-        return Pace(site=state.name, rate=rate, next=self._store.now() + seconds)
+        return Pace(site=state.name, rate=rate, next=max(0.0, self._store.now() + seconds))
 
     def _wanted(self, state: SiteState, room: int) -> int:
         stock = len(state.stock)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, NamedTuple
 
 import apsw
 import msgspec
@@ -12,6 +12,7 @@ from config.units import rate_in_words
 from service.message.job import InDoubt, Priority
 from service.queue.ids import id_number, id_text
 from service.queue.looking import rfc3339_wall, show
+from service.queue.schema import CLAIMED, READY
 from service.queue.store import PRIORITIES, JobView
 from service.timestamp import rfc3339
 
@@ -20,12 +21,11 @@ _AT_SITE: Final[tuple[AtSite, ...]] = ("waiting", "in_flight", "held")
 """By the state of a delivery."""
 
 UNDER_WAY: Final = """
-SELECT d.job, max(d.state = 1), min(d.priority),
-       max(iif(d.state = 0 AND d.due >= j.begins_at AND j.begins_at > ?2, j.not_before, NULL)),
-       max(iif(d.state = 0, x.why, NULL)), min(iif(d.state = 0, p.rate, NULL))
+SELECT d.job, d.state, d.priority, d.due, d.rested, iif(d.due = j.begins_at, j.not_before, NULL),
+       x.ends, x.why, p.next, p.rate
 FROM delivery d JOIN job j ON j.id = d.job
 LEFT JOIN rest x ON x.site = d.site LEFT JOIN pace p ON p.site = d.site
-WHERE d.job IN (SELECT value FROM json_each(?1)) GROUP BY d.job
+WHERE d.job IN (SELECT value FROM json_each(?))
 """
 SITES: Final = """
 SELECT r.site, d.state, d.attempts, iif(d.state = 0, max(d.due, ifnull(x.ends, d.due), ifnull(p.next, d.due)), NULL),
@@ -42,8 +42,8 @@ FACTS: Final = "SELECT sender, size, key, in_doubt, ifnull(expires_at, begins_at
 
 class ListedJob(JobView, frozen=True, kw_only=True):
     """A job as `deferd queue list` shows it. `in_flight`: the daemon has claimed some of it, and sends it or is about
-    to. `priority` is forgotten (None) when the job ends. `waits` says in words what it waits for, whatever servers have
-    said of it: its time, a site that rests or has a rate, an operator; None for nothing but its turn."""
+    to. `priority` is forgotten (None) when the job ends. `waits` says in words what keeps it from being tried now: its
+    hour, its next try by the schedule, a site that rests or has a rate, an operator; None for nothing."""
 
     in_flight: bool
     priority: Priority | None
@@ -79,28 +79,49 @@ class JobDetails(ListedJob, frozen=True, kw_only=True):
 
 def listed(connection: apsw.Connection, jobs: Sequence[JobView], now: float) -> list[ListedJob]:
     """These jobs, with what the queue knows of them besides at that time."""
-    rows: Iterable[Any] = connection.execute(UNDER_WAY, (str([id_number(job.id) for job in jobs]), now))
-    known = {id_text(id): facts for id, *facts in rows}
-    return [_listed(job, *known.get(job.id, (False, None, None, None, None))) for job in jobs]
+    rows: Iterable[Any] = connection.execute(UNDER_WAY, (str([id_number(job.id) for job in jobs]),))
+    known: dict[str, list[_Delivery]] = {}
+    for id, *facts in rows:
+        known.setdefault(id_text(id), []).append(_Delivery(*facts))
+    return [_listed(job, known.get(job.id, []), now) for job in jobs]
 
 
-def _listed(
-    job: JobView, in_flight: bool, priority: int | None, not_before: float | None, rests: str | None, rate: float | None
-) -> ListedJob:
-    waits = None
-    if job.state == "held":
-        waits = "an operator: release or remove it"
-    elif not_before is not None:
-        waits = f"its not_before, {rfc3339(not_before)}"
-    elif rests is not None:
-        waits = f"its site, which rests: {rests}"
-    elif rate is not None:
-        waits = f"its turn: its site is given {rate_in_words(rate)}"
+class _Delivery(NamedTuple):
+    """A job's message for one site; `not_before` where it is due then, `rested` where it is so as the rest ends."""
+
+    state: int
+    priority: int
+    due: float
+    rested: int
+    not_before: float | None
+    rest_ends: float | None
+    rests: str | None
+    next_at: float | None
+    rate: float | None
+
+    @property
+    def next_try(self) -> float:
+        return max(self.due, self.rest_ends or self.due, self.next_at or self.due)
+
+    def waits(self, now: float) -> str | None:
+        """What it waits for: of all that it does, the last."""
+        if self.next_try <= now:
+            return None
+        if self.rest_ends is not None and self.rest_ends > now and (self.rested or self.next_try == self.rest_ends):
+            return f"its site, which rests: {self.rests}"
+        if self.rate is not None and self.next_try == self.next_at:
+            return f"its turn: its site is given {rate_in_words(self.rate)}"
+        return "its next try" if self.not_before is None else f"its not_before, {rfc3339(self.not_before)}"
+
+
+def _listed(job: JobView, deliveries: Sequence[_Delivery], now: float) -> ListedJob:
+    ready = [each for each in deliveries if each.state == READY]
+    waits = min(ready, key=lambda each: each.next_try).waits(now) if ready else None
     return ListedJob(
         **msgspec.structs.asdict(job),
-        in_flight=bool(in_flight),
-        priority=None if priority is None else PRIORITIES[priority],
-        waits=waits,
+        in_flight=any(each.state == CLAIMED for each in deliveries),
+        priority=PRIORITIES[min(each.priority for each in deliveries)] if deliveries else None,
+        waits="an operator: release or remove it" if job.state == "held" else waits,
     )
 
 

@@ -205,6 +205,7 @@ def open_reader(path: Path, *, busy_timeout: float) -> apsw.Connection:
             raise StoreFailed(f"{path} does not exist: no deferd has worked in this directory yet")
         connection = _connect(path, apsw.SQLITE_OPEN_READONLY)
         connection.set_busy_timeout(int(busy_timeout * 1000))
+        connection.execute("PRAGMA temp_store = MEMORY")  # there may be no directory to write to
         _check_version(connection, path)
     except (*FAULTS, OSError) as error:
         raise StoreFailed(explain(path, error)) from error

@@ -71,6 +71,35 @@ def nothing_is_left(room: Room) -> None:
 # what goes ahead
 
 
+def test_what_follows_hides_nothing_that_has_hung_for_longer(room: Room) -> None:
+    """It began before that, and waited for nobody until the one in front of it was answered."""
+    room.configured(limits={"connections_per_site": 2})
+    slow = Late("250 2.0.0 taken", 30.0)
+    room.server.on("confirm", PROCEED, PROCEED, slow, PROCEED, PROCEED, slow)
+    for n in range(6):  # two begin, two follow, of which one is slow, and two are behind those
+        room.accept(f"user{n}@b.example")
+    room.advance(0.5)
+    room.server.on("mail", Late("250 2.1.0 ok", 300.0))
+    hanging = room.accept("hangs@b.example")
+    room.advance(1.0)
+    assert (room.delivery.in_flight, len(room.server.messages)) == (3, 5)
+    room.advance(40.0)
+    assert (room.delivery.in_flight, len(room.server.messages)) == (2, 6)
+    oldest = room.delivery.sites()[0].oldest
+    assert oldest is not None
+    assert (oldest.id, oldest.step) == (hanging, f"mail at {SITE}")
+
+
+def test_what_waits_for_the_disk_alone_is_not_blamed(room: Room) -> None:
+    """It has its answer, and its connection is another's."""
+    room.accept("quick@b.example")
+    room.advance(0.002)
+    room.store.healthy = False
+    room.advance(10.0)
+    assert (len(room.server.messages), room.delivery.in_flight) == (1, 1)
+    assert room.delivery.sites()[0].oldest is None
+
+
 def test_what_went_ahead_is_under_way_since_the_front_has_its_answer(room: Room) -> None:
     """Until then it waits for nobody; the front is what has been under way for longest."""
     room.server.on("confirm", PROCEED, Late("250 2.0.0 taken", 100.0), Late("250 2.0.0 taken", 100.0))

@@ -88,6 +88,19 @@ def test_the_rest_of_a_site_that_is_no_more_is_forgotten(room: Room) -> None:
     assert SITE not in room.store.notes.resting
 
 
+def test_a_site_that_is_no_more_when_it_fails_is_given_no_rest_that_lasts(room: Room) -> None:
+    """The attempt was under way when the reload came."""
+    room.delivery.start()
+    room.server.on("rcpt", Late("421 4.3.2 enough", 3.0))
+    room.accept()
+    room.advance(1.0)
+    other = Route(domains=("*",), relay=(Relay("smtp", "other.test", PORT),), tls="none")
+    room.delivery.configure(msgspec.structs.replace(room.settings, routes=(other,)))
+    room.advance(5.0)
+    assert [facts["site"] for facts in room.told("site_resting")][:1] == [SITE]
+    assert SITE not in room.store.notes.resting
+
+
 def test_no_password_goes_out_in_the_clear_on_a_connection_that_came_about_after_the_reload(room: Room) -> None:
     """It was on its way when the settings changed: it is closed before a word is said."""
     room.server.accounts["user"] = "right"

@@ -63,6 +63,25 @@ def test_its_rests_go_on_growing_where_they_were(room: Room) -> None:
     assert room.store.notes.resting[SITE].since == pytest.approx(1_700_000_000.0)
 
 
+def test_who_ends_a_rest_has_it_noted(room: Room) -> None:
+    """An order, or a reload that changes the site: it is over, also for a daemon that starts then, and for who looks.
+    What is known of its failures stays, until it serves."""
+    room.server.close()
+    room.accept()
+    room.advance(300.0)
+    noted = room.store.notes.resting[SITE]
+    room.reactor.latency = 100.0
+    room.delivery.wake(SITE, end_rest=True)
+    ended = msgspec.structs.replace(noted, ends=room.store.now())
+    assert room.store.notes.resting[SITE] == ended
+    room.advance(300.0)  # it has failed once more, and rests
+    assert room.store.notes.resting[SITE].ends > room.store.now()
+    (route,) = room.settings.routes
+    changed = (msgspec.structs.replace(route, tls="opportunistic"),)
+    room.delivery.configure(msgspec.structs.replace(room.settings, routes=changed))
+    assert room.store.notes.resting[SITE].ends == room.store.now()
+
+
 def test_a_rest_that_ended_meanwhile_is_over(room: Room) -> None:
     """One message finds out; when it serves, nothing is remembered."""
     room.server.close()

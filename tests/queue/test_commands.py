@@ -92,8 +92,8 @@ def test_a_list_tells_what_is_in_flight_and_what_goes_first(reactor, store, subm
     assert (commands.list()[0].state, commands.list()[0].in_flight) == ("held", True)
 
 
-def test_a_list_tells_what_a_job_waits_for(reactor, store, submission, commands):
-    """Its hour, a site's rest or rate, an operator; where it is being sent, or is due, nothing."""
+def test_a_list_tells_what_a_job_waits_for(reactor, store, submission, commands, settlement):
+    """Its hour, its next try, a site's rest or rate, an operator: of what keeps it from being tried now, the last."""
     one, two = commands.list()
     now = reactor.wall_time()
 
@@ -101,20 +101,53 @@ def test_a_list_tells_what_a_job_waits_for(reactor, store, submission, commands)
         assert commands.show(id, DAY).waits == next(job.waits for job in commands.list() if job.id == id)
         return commands.show(id, DAY).waits
 
+    def rest(seconds):
+        rests = Rest(site="a.example", ends=now + seconds, failures=1, since=now, why="connect: refused")
+        reactor.wait(store.notes.note_rest(rests))
+
+    def pace(seconds):
+        reactor.wait(store.notes.note_pace(Pace(site="a.example", rate=0.5, next=now + seconds)))
+
     assert told(one.id) is None
-    reactor.wait(store.notes.note_pace(Pace(site="a.example", rate=0.5, next=now + 60)))
+    pace(60)
     assert told(one.id) == "its turn: its site is given 30 a minute"
-    rest = Rest(site="a.example", ends=now + 60, failures=1, since=now, why="connect: refused")
-    reactor.wait(store.notes.note_rest(rest))
+    rest(50)
+    assert told(one.id) == "its turn: its site is given 30 a minute"
+    rest(70)
     assert told(one.id) == "its site, which rests: connect: refused"
-    reactor.wait(store.claim("a.example", 1))
+    (claim,) = reactor.wait(store.claim("a.example", 1))
     assert told(one.id) is None
+    reactor.wait(store.settle([settlement(claim, "waiting", due=now + 80)]))
+    assert told(one.id) == "its next try"
     commands.change("hold", [two.id])
     assert told(two.id) == "an operator: release or remove it"
-    [later] = reactor.wait(store.accept([submission("x@a.example", not_before=now + 60)]))
-    assert told(later.id) == f"its not_before, {MINUTE}"
+    [later] = reactor.wait(store.accept([submission("x@a.example", not_before=now + 75)]))
+    assert told(later.id) == f"its not_before, {MINUTE.replace('14:20', '14:35')}"
     commands.change("retry", [later.id])
     assert told(later.id) == "its site, which rests: connect: refused"
+    reactor.advance(75)
+    assert (told(one.id), told(later.id)) == ("its next try", None)
+    (claim,) = reactor.wait(store.claim("a.example", 1))
+    assert claim.id == later.id
+    reactor.wait(store.settle([settlement(claim, "waiting", due=now + 90)]))
+    assert told(later.id) == "its next try"
+    rest(200)
+    reactor.advance(10)
+    (claim,) = reactor.wait(store.claim("a.example", 1))
+    reactor.wait(store.settle([settlement(claim, "waiting", due=now + 200.1, rested=True)]))
+    assert told(claim.id) == "its site, which rests: connect: refused"
+
+
+def test_what_a_job_waits_for_is_told_by_the_time_that_really_passes(reactor, store, commands):
+    """A wall clock that was set a day ahead ends no rest."""
+    now = reactor.wall_time()
+    rest = Rest(site="a.example", ends=now + 60, failures=1, since=now, why="connect: refused")
+    reactor.wait(store.notes.note_rest(rest))
+    reactor.set_wall_time(now + DAY)
+    store.now()
+    reactor.advance(1)
+    one = commands.list()[0]
+    assert one.waits == commands.show(one.id, DAY).waits == "its site, which rests: connect: refused"
 
 
 def test_the_details_of_a_job(reactor, store, submission, commands, settlement):
