@@ -17,6 +17,7 @@ FASTEST: Final = 100_000.0
 """Messages a second."""
 _EACH: Final = {"s": "a second", "m": "a minute", "h": "an hour", "d": "a day"}
 _NEARLY: Final = 1e-6
+"""As near to a whole number as one comes that was divided and multiplied again."""
 
 _NUMBER: Final = r"[0-9]{1,15}(?:\.[0-9]{1,9})?"
 _PART: Final = re.compile(rf"({_NUMBER})(ms|s|m|h|d|w)")
@@ -68,7 +69,9 @@ def rate(text: str) -> float:
 
 def rate_in_words(rate: float) -> str:
     """Messages a second, in the unit in which that is a number to remember: "30 a minute"."""
-    ways = [(rate * SECONDS[unit], word) for unit, word in _EACH.items()]
-    whole = [way for way in ways if way[0] > 0.99 and abs(way[0] - round(way[0])) < _NEARLY]
-    number, word = (whole or [way for way in ways if way[0] >= 1] or ways[-1:])[0]
-    return f"{round(number)} {word}" if whole else f"{number:.4g} {word}"
+    amounts = [(rate * SECONDS[unit], each) for unit, each in _EACH.items()]
+    for amount, each in amounts:
+        if round(amount) >= 1 and abs(amount - round(amount)) < _NEARLY:
+            return f"{round(amount)} {each}"
+    amount, each = next((one for one in amounts if one[0] >= 1), amounts[-1])
+    return f"{amount:.4g} {each}"

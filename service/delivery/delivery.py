@@ -78,6 +78,7 @@ class Delivery:
             draw,
             settings.retry,
             self._deliver,
+            known=lambda site: site in self._sites,
             careful=self._asks_for_a_password,
             allowance=self._allowance,
             belongs=self._belongs,
@@ -127,7 +128,7 @@ class Delivery:
     def start(self) -> None:
         """Begin: messages that the routes now send elsewhere go there, then everything due is tried. Raises
         `StoreFailed`."""
-        self._scheduler.resume(self._sites)
+        self._scheduler.resume()
         self._go_by_the_routes()
 
     def _go_by_the_routes(self) -> None:
@@ -164,8 +165,7 @@ class Delivery:
         self._settings = settings
         self._scheduler.retry = settings.retry
         self._scheduler.start_over(
-            {name for name, site in self._sites.items() if _identity(before.get(name)) != _identity(site)},
-            known=self._sites,
+            {name for name, site in self._sites.items() if _identity(before.get(name)) != _identity(site)}
         )
         self._pool.configure(settings.limits, settings.timeouts.idle)
         self._connector.configure(contexts, settings)

@@ -32,37 +32,38 @@ class Scheduler:
         draw: random.Random,
         retry: Retry,
         deliver: Callable[[Claim], object],
+        known: Callable[[str], bool],
         careful: Callable[[str], bool],
         allowance: Callable[[str], Allowance],
         belongs: Callable[[Claim], bool],
     ) -> None:
-        """`careful` and `allowance` are those of `Sites`, `deliver` and `belongs` those of `Turns`."""
+        """`known(site)` tells whether the routes have it; `careful` and `allowance` are those of `Sites`, `deliver` and
+        `belongs` those of `Turns`."""
         self.retry = retry
         self._reactor = reactor
         self._store = store
         self._journal = journal
         self._pool = pool
         self._draw = draw
+        self._known = known
         self._sites = Sites(careful, allowance)
-        self._known: Collection[str] | None = None
-        """The sites of the routes as they are; None: of no others is anything known."""
         self._turns = Turns(reactor, store, pool, self._sites, deliver, belongs, self._report)
 
-    def resume(self, known: Collection[str]) -> None:
-        """Go on with the rests that a former process noted, at sites that are still `known`, and at the pace that it
-        kept to. Raises `StoreFailed`."""
-        self._known, now = known, self._reactor.time()
+    def resume(self) -> None:
+        """Go on with the rests that a former process noted, at sites that are still known, and at the pace that it kept
+        to. Raises `StoreFailed`."""
+        now = self._reactor.time()
         shift = self._store.now() - now
         longest = self.retry.site_rest.longest * (1 + self.retry.jitter)
         for rest in self._store.notes.rests():
-            if rest.site not in known:
+            if not self._known(rest.site):
                 self._store.notes.forget_rest(rest.site).add_errback(self._report)
                 continue
             state = self._sites[rest.site]
             state.resume(rest, shift, now, longest)
             state.rest_timer = self._reactor.call_later(self.rest_left(rest.site), self._wake_up, state)
         for pace in self._store.notes.paces():
-            if pace.site not in known:
+            if not self._known(pace.site):
                 self._store.notes.forget_pace(pace.site).add_errback(self._report)
                 continue
             state = self._sites[pace.site]
@@ -118,17 +119,16 @@ class Scheduler:
             state.health = "probing"  # the next login is the first for a while: the password may have changed
         self._turns.freed(state)
 
-    def start_over(self, changed: Collection[str], known: Collection[str]) -> None:
+    def start_over(self, changed: Collection[str]) -> None:
         """The settings have changed, passwords perhaps: be careful again. The rest of a site that has `changed` itself
         is over, as what was wrong with it may be mended; nor does it matter any more how the old one does. That of one
-        that is not `known` any more concerns nobody."""
-        self._known = known
+        that is not known any more concerns nobody."""
         self._turns.distrust()
         for state in self._sites.values():
             state.allow(self._sites.allowance(state.name))
             if state.paced or state.rate is not None:  # what went before a rate that is new counts for it
                 self._turns.note_pace(state)
-            if state.noted and state.name not in known:
+            if state.noted and not self._known(state.name):
                 state.noted = False
                 self._store.notes.forget_rest(state.name).add_errback(self._report)
             if state.name in changed:
@@ -168,7 +168,7 @@ class Scheduler:
         length = state.rest(error, began, now, self.retry, self.spread())
         if length is not None:
             state.rest_timer = self._reactor.call_later(length, self._wake_up, state)
-            state.noted = self._known is None or site in self._known
+            state.noted = self._known(site)
             if state.noted:
                 self._note_rest(state)
             self._turns.empty(state)

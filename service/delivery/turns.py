@@ -45,10 +45,10 @@ _STALE: Final = 1.0
 
 _NOTED: Final = 10.0
 """Messages a second: by a higher rate the next message's time has come before another daemon can have started, and need
-not be noted each time, but every `_NOTED_AGAIN` seconds, as the other's rate may be another. By this one and lower ones
-messages are claimed one by one."""
+not be noted with each claim. By this one and lower ones messages are claimed one by one."""
 
 _NOTED_AGAIN: Final = 1.0
+"""Seconds between notes where the rate is higher: the other daemon's may be a lower one."""
 
 _REFUSED_AT_ONCE: Final = 4
 """Sites that are asked whether they may have a slot that has become free."""

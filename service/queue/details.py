@@ -11,7 +11,7 @@ import msgspec
 from config.units import rate_in_words
 from service.message.job import InDoubt, Priority
 from service.queue.ids import id_number, id_text
-from service.queue.looking import rfc3339_wall, show
+from service.queue.looking import NEXT_TRY, rfc3339_wall, show
 from service.queue.schema import CLAIMED, READY
 from service.queue.store import PRIORITIES, JobView
 from service.timestamp import rfc3339
@@ -20,20 +20,20 @@ AtSite = Literal["waiting", "in_flight", "held", "done"]
 _AT_SITE: Final[tuple[AtSite, ...]] = ("waiting", "in_flight", "held")
 """By the state of a delivery."""
 
-UNDER_WAY: Final = """
-SELECT d.job, d.state, d.priority, d.due, d.rested, iif(d.due = j.begins_at, j.not_before, NULL),
+UNDER_WAY: Final = f"""
+SELECT d.job, d.state, d.priority, {NEXT_TRY}, d.rested, iif(d.due = j.begins_at, j.not_before, NULL),
        x.ends, x.why, p.next, p.rate
 FROM delivery d JOIN job j ON j.id = d.job
 LEFT JOIN rest x ON x.site = d.site LEFT JOIN pace p ON p.site = d.site
 WHERE d.job IN (SELECT value FROM json_each(?))
-"""
-SITES: Final = """
-SELECT r.site, d.state, d.attempts, iif(d.state = 0, max(d.due, ifnull(x.ends, d.due), ifnull(p.next, d.due)), NULL),
-       d.doubts, iif(d.state = 0, x.why, NULL), p.rate
+"""  # noqa: S608 (the words of `looking`)
+SITES: Final = f"""
+SELECT r.site, d.state, d.attempts, iif(d.state = 0, {NEXT_TRY}, NULL), d.doubts,
+       iif(d.state = 0, x.why, NULL), p.rate
 FROM (SELECT site, min(position) AS first FROM recipient WHERE job = ?1 GROUP BY site) r
 LEFT JOIN delivery d ON d.job = ?1 AND d.site = r.site LEFT JOIN rest x ON x.site = r.site
 LEFT JOIN pace p ON p.site = r.site ORDER BY r.first
-"""
+"""  # noqa: S608 (as above)
 NAMED: Final = """
 SELECT id FROM job WHERE result = ?1 UNION ALL SELECT job FROM alias WHERE result = ?1
 """
@@ -91,17 +91,13 @@ class _Delivery(NamedTuple):
 
     state: int
     priority: int
-    due: float
+    next_try: float
     rested: int
     not_before: float | None
     rest_ends: float | None
     rests: str | None
     next_at: float | None
     rate: float | None
-
-    @property
-    def next_try(self) -> float:
-        return max(self.due, self.rest_ends or self.due, self.next_at or self.due)
 
     def waits(self, now: float) -> str | None:
         """What it waits for: of all that it does, the last."""

@@ -26,12 +26,13 @@ _RECIPIENTS: Final = f"""
 SELECT job, address, state, code, enhanced, text, host, phase, at FROM recipient WHERE job {_THESE}
 ORDER BY job, position
 """  # noqa: S608 (as above)
+NEXT_TRY: Final = "max(d.due, ifnull(x.ends, d.due), ifnull(p.next, d.due))"
+"""When a delivery `d` is tried next: not before its site's rest `x` is over, nor before its time by the pace `p`."""
 _NEXT: Final = f"""
-SELECT d.job, min(iif(d.state = 0, max(d.due, ifnull(r.ends, d.due), ifnull(p.next, d.due)), d.due))
-FROM delivery d LEFT JOIN rest r ON r.site = d.site LEFT JOIN pace p ON p.site = d.site
+SELECT d.job, min(iif(d.state = 0, {NEXT_TRY}, d.due))
+FROM delivery d LEFT JOIN rest x ON x.site = d.site LEFT JOIN pace p ON p.site = d.site
 WHERE d.job {_THESE} AND d.state < 2 AND NOT d.hold GROUP BY d.job
 """  # noqa: S608 (as above)
-"""What waits for a site that rests is not tried before the rest is over, nor at one with a rate before its time."""
 _OF_STATE: Final = "SELECT id FROM job WHERE state = ? ORDER BY id LIMIT ?"
 _OF_STATE_AND_SITE: Final = """
 SELECT id FROM job WHERE state = ? AND EXISTS (SELECT 1 FROM recipient r WHERE r.job = job.id AND r.site = ?)

@@ -207,6 +207,7 @@ def open_reader(path: Path, *, busy_timeout: float) -> apsw.Connection:
         connection.set_busy_timeout(int(busy_timeout * 1000))
         connection.execute("PRAGMA temp_store = MEMORY")  # there may be no directory to write to
         _check_version(connection, path)
+        _fill_in(connection)
     except (*FAULTS, OSError) as error:
         raise StoreFailed(explain(path, error)) from error
     return connection
@@ -241,22 +242,26 @@ def _make_tables(connection: apsw.Connection, path: Path, upgrading: bool) -> No
         connection.execute(f"PRAGMA user_version = {version}")
         connection.execute("COMMIT")
     _check_version(connection, path)
+    _fill_in(connection)
 
 
 def _check_version(connection: apsw.Connection, path: Path) -> None:
     version = connection.pragma("user_version")
     if version == 0:
         raise StoreFailed(f"{path} is not yet a queue: start deferd first")
-    if version in UPGRADES:  # what it lacks is empty, for this connection
-        for older in range(version, VERSION):
-            connection.execute(UPGRADES[older].replace("CREATE TABLE", "CREATE TEMP TABLE"))
-    elif version < VERSION:
+    if version < VERSION and version not in UPGRADES:
         raise StoreFailed(
             f"{path} was written by an older deferd, before the first release (schema {version}, known {VERSION}):"
             " let that one deliver what is in it, then move it aside"
         )
     if version > VERSION:
         raise StoreFailed(f"{path} was written by a newer deferd (schema {version}, known {VERSION}): upgrade this one")
+
+
+def _fill_in(connection: apsw.Connection) -> None:
+    """What an older version lacks is there, and empty, for this connection alone."""
+    for older in range(connection.pragma("user_version"), VERSION):
+        connection.execute(UPGRADES[older].replace("CREATE TABLE", "CREATE TEMP TABLE"))
 
 
 def explain(path: Path, error: BaseException, connection: apsw.Connection | None = None) -> str:

@@ -7,7 +7,7 @@ not get one more for each restart.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any, Final
+from typing import Any
 
 import apsw
 
@@ -15,13 +15,12 @@ from deferred.defer import Deferred
 from service.queue.commit import GroupCommit
 from service.queue.store import Pace, Rest
 
-RESTS: Final = "SELECT site, ends, failures, since, why FROM rest"
-PACES: Final = "SELECT site, rate, next FROM pace"
+Read = Callable[[apsw.Connection], list[Any]]
 
 
 def read_rests(connection: apsw.Connection) -> list[Rest]:
     """Every site that has not served since it was given a rest."""
-    rows: Iterable[Any] = connection.execute(RESTS)
+    rows: Iterable[Any] = connection.execute("SELECT site, ends, failures, since, why FROM rest")
     return [
         Rest(site=site, ends=ends, failures=failures, since=since, why=why) for site, ends, failures, since, why in rows
     ]
@@ -29,7 +28,7 @@ def read_rests(connection: apsw.Connection) -> list[Rest]:
 
 def read_paces(connection: apsw.Connection) -> list[Pace]:
     """Every site that is served by a rate, and has been."""
-    rows: Iterable[Any] = connection.execute(PACES)
+    rows: Iterable[Any] = connection.execute("SELECT site, rate, next FROM pace")
     return [Pace(site=site, rate=rate, next=next_at) for site, rate, next_at in rows]
 
 
@@ -41,14 +40,14 @@ def note_pace(connection: apsw.Connection, pace: Pace) -> None:
 class SQLiteSiteNotes:
     """`SiteNotes` in the store's database."""
 
-    def __init__(self, commit: GroupCommit, look: Callable[..., Any]) -> None:
+    def __init__(self, commit: GroupCommit, look: Callable[[Read], list[Any]]) -> None:
         """`look(read)` gives what `read(connection)` finds. Raises `StoreFailed`."""
         self._commit = commit
         self._look = look
 
     def rests(self) -> list[Rest]:
         """The sites whose hosts had failed when that was last noted, and that have not served since."""
-        return list(self._look(read_rests))
+        return self._look(read_rests)
 
     def note_rest(self, rest: Rest) -> Deferred[None]:
         """Remember that a site rests."""
@@ -61,7 +60,7 @@ class SQLiteSiteNotes:
 
     def paces(self) -> list[Pace]:
         """The sites that were served by a rate when that was last noted."""
-        return list(self._look(read_paces))
+        return self._look(read_paces)
 
     def note_pace(self, pace: Pace) -> Deferred[None]:
         """Remember when a site may have its next message."""

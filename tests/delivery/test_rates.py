@@ -22,13 +22,16 @@ def rated(room: Room, rate: float | None, **limits: int) -> Room:
     return room.configured(limits={"rate_per_site": rate, **limits})
 
 
-def again(room: Room, rate: float | None, *, away: float) -> Room:
-    """The daemon was stopped, and is started again on the same store after a while."""
+def started(room: Room, rate: float | None) -> None:
+    """The daemon is started, which knows what a former one has noted."""
+    rated(room, rate).delivery.start()
+
+
+def again(room: Room, rate: float | None, *, away: float) -> None:
+    """It was stopped, and is started again on the same store after a while."""
     room.delivery.drain(1.0)
     room.advance(away)
-    rated(room, rate)
-    room.delivery.start()
-    return room
+    started(room, rate)
 
 
 def gaps(times: list[float]) -> list[float]:
@@ -200,8 +203,7 @@ def test_a_rate_and_a_rest_go_together(room: Room) -> None:
 
 def test_a_restart_brings_no_token(room: Room) -> None:
     """However often it comes: from one message to the next it takes as long as the rate says."""
-    rated(room, 1 / 60)
-    room.delivery.start()
+    started(room, 1 / 60)
     many(room, 10)
     for _ in range(19):
         room.advance(3.0)
@@ -211,8 +213,7 @@ def test_a_restart_brings_no_token(room: Room) -> None:
 
 def test_who_dies_with_a_message_has_used_its_token(room: Room) -> None:
     """It is noted with the claim: before anything of it can have gone."""
-    rated(room, 1 / 60)
-    room.delivery.start()
+    started(room, 1 / 60)
     room.advance(100.0)
     room.store.commit_time = 0.5
     many(room, 3)
@@ -223,8 +224,7 @@ def test_who_dies_with_a_message_has_used_its_token(room: Room) -> None:
 @pytest.mark.parametrize(("old", "new"), [(1 / 3600, 1 / 60), (1 / 60, 1 / 3600)])
 def test_a_rate_that_is_new_after_a_restart_counts_from_the_last_message(room: Room, old: float, new: float) -> None:
     """However often it is restarted meanwhile; and from the start on it is told by the new one."""
-    rated(room, old)
-    room.delivery.start()
+    started(room, old)
     many(room, 2)
     for _ in range(4):
         room.advance(1.0)
@@ -237,8 +237,7 @@ def test_a_rate_that_is_new_after_a_restart_counts_from_the_last_message(room: R
 
 def test_the_page_is_told_when_the_next_may_go(room: Room) -> None:
     """By the store's time, which goes on where the reactor's begins anew; nothing where there is no rate."""
-    rated(room, 1 / 60)
-    room.delivery.start()
+    started(room, 1 / 60)
     many(room, 2)
     room.advance(20.0)
     assert room.delivery.sites()[0].next_at == pytest.approx(room.store.now() + 40.0)
@@ -249,8 +248,7 @@ def test_the_page_is_told_when_the_next_may_go(room: Room) -> None:
 
 def test_the_end_notes_it_to_the_moment(room: Room) -> None:
     """The claim was durable only after a while, and the message begun then."""
-    rated(room, 1 / 60)
-    room.delivery.start()
+    started(room, 1 / 60)
     room.store.commit_time = 5.0
     many(room, 2)
     room.advance(6.0)
@@ -262,18 +260,16 @@ def test_the_end_notes_it_to_the_moment(room: Room) -> None:
 
 def test_a_time_that_cannot_be_is_no_reason_to_wait(room: Room) -> None:
     """The store was put back from a copy, say, and its time with it: one interval, and no more."""
-    rated(room, 1 / 60)
     room.store.notes.paced[SITE] = Pace(site=SITE, rate=1 / 60, next=room.store.now() + 1e6)
-    room.delivery.start()
+    started(room, 1 / 60)
     many(room, 1)
     room.advance(61.0)
     assert begun(room) == pytest.approx([60.0], abs=0.001)
 
 
 def test_a_high_rate_that_is_new_after_a_restart_is_told(room: Room) -> None:
-    """Though it is noted once only."""
-    rated(room, 1 / 3600)
-    room.delivery.start()
+    """Though it is not noted with each message."""
+    started(room, 1 / 3600)
     many(room, 2)
     room.advance(1.0)
     again(room, 50.0, away=2.0)
@@ -297,8 +293,7 @@ def test_what_went_before_a_new_rate_counts_after_a_restart(room: Room) -> None:
 
 def test_all_that_is_claimed_is_counted(room: Room) -> None:
     """At ten a second, with a disk that needs its time: the next that another daemon may begin is behind them all."""
-    rated(room, 10.0)
-    room.delivery.start()
+    started(room, 10.0)
     room.store.commit_time = 0.03
     many(room, 40)
     for _ in range(150):
@@ -312,8 +307,7 @@ def test_all_that_is_claimed_is_counted(room: Room) -> None:
 @pytest.mark.parametrize("how", ["a reload", "a restart", "both"])
 def test_a_site_without_a_rate_has_none_noted(room: Room, how: str) -> None:
     """Commands would tell of it."""
-    rated(room, 1 / 60)
-    room.delivery.start()
+    started(room, 1 / 60)
     many(room, 5)
     room.advance(1.0)
     assert set(room.store.notes.paced) == {SITE}
@@ -330,16 +324,14 @@ def test_a_site_without_a_rate_has_none_noted(room: Room, how: str) -> None:
 
 def test_a_site_that_is_no_more_has_none_noted(room: Room) -> None:
     """Its relay has been taken out of the configuration meanwhile."""
-    rated(room, 1 / 60)
     room.store.notes.paced["gone.example:25"] = Pace(site="gone.example:25", rate=1.0, next=0.0)
-    room.delivery.start()
+    started(room, 1 / 60)
     assert (room.store.notes.paced, room.delivery.sites()) == ({}, [])
 
 
 def test_a_claim_that_is_given_back_gives_its_token_back(room: Room) -> None:
     """An order came in between: nothing has gone, and nobody has to wait after a restart."""
-    rated(room, 1 / 60)
-    room.delivery.start()
+    started(room, 1 / 60)
     room.store.commit_time = 0.5
     many(room, 3)
     room.advance(0.25)
@@ -352,8 +344,7 @@ def test_a_claim_that_is_given_back_gives_its_token_back(room: Room) -> None:
 @pytest.mark.parametrize("rate", [10.5, 1000.0])
 def test_a_high_rate_is_noted_once_a_second(room: Room, rate: float) -> None:
     """For those who look, and for a lower one that comes with the next start: not for each message."""
-    rated(room, rate)
-    room.delivery.start()
+    started(room, rate)
     many(room, 5000)
     seen: list[Pace] = []
     for _ in range(300):
@@ -369,8 +360,7 @@ def test_a_lower_rate_that_comes_with_a_restart_counts_from_the_last_message_als
     room: Room,
 ) -> None:
     """Its time has come meanwhile: the end of an idle daemon is no message."""
-    rated(room, 1.0)
-    room.delivery.start()
+    started(room, 1.0)
     many(room, 1)
     room.advance(100.0)
     again(room, 1 / 60, away=2.0)

@@ -231,7 +231,7 @@ def ignore_the_ceiling(patch: pytest.MonkeyPatch) -> None:
 
 def forget_rests_at_the_end(patch: pytest.MonkeyPatch) -> None:
     """A restart tries everybody afresh."""
-    patch.setattr(Scheduler, "resume", lambda self, known: None)
+    patch.setattr(Scheduler, "resume", lambda self: None)
 
 
 def forget_paces_at_the_end(patch: pytest.MonkeyPatch) -> None:

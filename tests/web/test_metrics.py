@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -125,12 +126,12 @@ def test_a_store_that_cannot_be_read_hides_only_the_queue(world: World) -> None:
 
 def test_damaged_queues_are_counted_while_their_folders_are_there(world: World) -> None:
     """0 mostly; and no number at all where that cannot be known, beside all the others."""
-    damaged = ["/spool/damaged-1", "/spool/damaged-2"]
+    damaged = [Path("/spool/damaged-1"), Path("/spool/damaged-2")]
 
-    def unreadable() -> list[str]:
+    def unreadable() -> list[Path]:
         raise PermissionError(13, "Permission denied")
 
-    def text(set_aside: Callable[[], list[str]]) -> str:
+    def text(set_aside: Callable[[], list[Path]]) -> str:
         metrics = Metrics(world.clock.wall_time, "1", lambda: world.counts, lambda: 0, set_aside=set_aside)
         return metrics.expose(Request("GET", "/metrics")).body.decode()
 

@@ -7,6 +7,7 @@ import hashlib
 import re
 from collections.abc import Callable
 from html.parser import HTMLParser
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -71,7 +72,7 @@ def test_it_says_what_is_wrong_first() -> None:
 
 def test_it_tells_of_damaged_queues_that_were_set_aside() -> None:
     """Each with what to do about it, while the daemon is at its work all the same."""
-    text = read(set_aside=["/spool/damaged-1", "/spool/damaged-2"]).text
+    text = read(set_aside=[Path("/spool/damaged-1"), Path("/spool/damaged-2")]).text
     assert text.startswith("! ")
     for folder in ("/spool/damaged-1", "/spool/damaged-2"):
         assert f"A damaged queue was set aside as {folder}: deferd queue recover saves what can be read of it." in text
@@ -244,7 +245,7 @@ class World:
         self.clock = Clock()
         self.store = FakeStore(self.clock.wall_time)
         self.reason: str | None = None
-        self.damaged: list[str] = []
+        self.damaged: list[Path] = []
         self.unreadable = False
         self.metrics = Metrics(self.clock, "1.2.3", self.store.count, lambda: 4)
         self.recent = Recent(self.clock.wall_time)
@@ -267,7 +268,7 @@ class World:
         rest = self.clock.wall_time() + 60
         return [SiteLine(site="resting-site", rest_until=rest, why="421"), SiteLine(site="idle-site")]
 
-    def set_aside(self) -> list[str]:
+    def set_aside(self) -> list[Path]:
         if self.unreadable:
             raise PermissionError(13, "Permission denied")
         return self.damaged
